@@ -1,0 +1,85 @@
+"""Files that are whole or not there at all: a temporary file in the same folder, fsync, replace."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bclightning.errors import UserError
+
+TEMPORARY_SUFFIX = ".part"
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file that takes the place of `path` when the block ends without an error.
+
+    A reader of `path` sees the old content or the new, never a part of it, also after a kill or a
+    loss of power: the content and then the folder's entry are flushed to the disk.
+
+    Args:
+        path: The file to write; its folder must exist.
+        mode: ``"wb"`` or ``"w"`` (UTF-8).
+
+    Raises:
+        UserError: The disk is full. The old content is intact and nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "record.json", "w") as file:
+        ...     _ = file.write("{}")
+        >>> [entry.name for entry in folder.iterdir()]
+        ['record.json']
+    """
+    path = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent
+        )
+        try:
+            with os.fdopen(descriptor, mode, encoding=encoding) as file:
+                # mkstemp makes files private; what replaces a file of the user's should not be.
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        flush_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: {path} was not written and its older content is intact; "
+                "free some space and start again"
+            ) from error
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace the content of `path` by `text` (UTF-8), whole or not at all."""
+    with replacing(path, "w") as file:
+        file.write(text)
+
+
+def flush_folder(folder: str | os.PathLike[str]) -> None:
+    """Flush a folder's entries to the disk, so that a finished rename survives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
