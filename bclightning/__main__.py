@@ -1,0 +1,6 @@
+"""`python -m bclightning`, the same as `bcl`."""
+
+from bclightning.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""`bcl fit`: one run, from its configuration to its record."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.fabric.utilities.rank_zero import _get_rank
+from rich.console import Console
+from torch import nn
+
+from bclightning.data import ImageDataModule
+from bclightning.errors import UserError
+from bclightning.experiments.evaluate import evaluate_methods, load_weights
+from bclightning.experiments.folder import RunFolder, checked_name
+from bclightning.experiments.interrupt import Interrupted, interruptible
+from bclightning.experiments.provenance import git_state, machine, versions
+from bclightning.experiments.record import RunRecord
+from bclightning.experiments.report import print_report
+from bclightning.experiments.tracking import (
+    TrackingLogger,
+    WandbSettings,
+    decide_mode,
+    how_to_look,
+    start_tracking,
+)
+from bclightning.inference import chosen_method
+from bclightning.nn import binary_layers, model_size
+from bclightning.training import Classifier, WeightStatistics
+from bclightning.training.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
+from bclightning.training.cli import RunCLI, take_option
+from bclightning.training.metrics import MetricsTable
+from bclightning.training.progress import RunProgress
+from bclightning.training.seeding import SeedEachEpoch
+
+# What may be said again when a run goes on: where things are, and not what is trained.
+RESUME_OVERRIDES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", "--wandb.")
+
+# Tells the processes that Lightning starts for further devices which folder the first one made.
+FOLDER_VARIABLE = "BCL_RUN_FOLDER"
+
+SHOWN = {"--resume": "Go on with a stopped run: its folder, or its id below results/runs."}
+
+DESCRIPTION = (
+    "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "
+    "from options as Lightning users know them: --trainer.max_epochs 3 --data.batch_size 50 "
+    "--model.network.regularizer none|dropout|deterministic|stochastic."
+)
+
+
+def fit(arguments: Sequence[str]) -> RunRecord:
+    """Train a network by the command line of `bcl fit`, test its best epoch, and report.
+
+    Args:
+        arguments: The command line after ``fit``.
+
+    Returns:
+        The finished run's record.
+
+    Raises:
+        UserError: A mistake in the configuration, the data or the machine's state.
+        Interrupted: The run was stopped; its folder says how far it came.
+    """
+    resumed, rest = take_option(arguments, "--resume")
+    if resumed is not None:
+        folder = RunFolder.find(resumed)
+        _refuse_overrides(rest)
+        rest = ["--config", str(folder.config), *rest]
+    cli = RunCLI(rest, "bcl fit", DESCRIPTION, settings={"wandb": WandbSettings}, shown=SHOWN)
+    with interruptible():
+        model, datamodule = cli.build_modules()
+        if isinstance(datamodule, ImageDataModule):
+            # Before there is a folder: a run that has no data has nothing to remember.
+            datamodule.prepare_data()
+        if cli.config.warm_start:
+            load_weights(model, cli.config.warm_start)
+        if resumed is None:
+            folder = _new_folder(cli, model, datamodule)
+        return _Run(cli, model, datamodule, folder).go()
+
+
+def method_of(network: nn.Module) -> str:
+    """The arm of the comparison that a network belongs to.
+
+    Example:
+        >>> from bclightning.models import MLP
+        >>> method_of(MLP(regularizer="dropout"))
+        'dropout'
+    """
+    layers = list(binary_layers(network).values())
+    if layers:
+        return layers[0].binarization
+    dropped = [m for m in network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    return "dropout" if dropped else "none"
+
+
+class _Run:
+    """One run: trains, judges, records, reports."""
+
+    def __init__(
+        self, cli: RunCLI, model: Classifier, datamodule: LightningDataModule, folder: RunFolder
+    ) -> None:
+        self.cli = cli
+        self.model = model
+        self.datamodule = datamodule
+        self.folder = folder
+        self.console = Console()
+        self.checkpoint = RunCheckpoint(folder.checkpoints, MetricsTable(folder.metrics))
+        self.logger: TrackingLogger | None = None
+        self.record = self._record()
+
+    def go(self) -> RunRecord:
+        quiet_lightning()
+        if is_first_process():
+            self.folder.sweep_up()
+            self.record.write(self.folder.record)
+        exit_code = 1
+        try:
+            self._track()
+            trainer = self._train()
+            self._judge(trainer)
+            exit_code = 0
+        except Interrupted as interruption:
+            self._end("interrupted", interruption.signal_name)
+            self._say_how_to_go_on()
+            raise
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if self.logger is not None:
+                self.logger.finish(exit_code)
+        self._end("finished", "")
+        if is_first_process():
+            print_report(self.console, self.record, self.folder, self._where_to_look())
+        return self.record
+
+    def _track(self) -> None:
+        if self.cli.config.trainer.logger is False or not is_first_process():
+            return
+        settings = self.cli.config_init.wandb
+        mode, reason = decide_mode(settings, os.environ)
+        self.console.print(reason, highlight=False, soft_wrap=True)
+        self.record.wandb = {"mode": mode, "id": self.record.run_id}
+        self.logger = start_tracking(
+            settings,
+            mode,
+            run_id=self.record.run_id,
+            folder=self.folder.path,
+            group=self.record.experiment,
+            job_type="train",
+            tags=[
+                f"method:{self.record.method}",
+                f"data:{self.record.data}",
+                f"seed:{self.record.seed}",
+            ],
+            config={
+                "method": self.record.method,
+                "data_set": self.record.data,
+                "seed": self.record.seed,
+                **self.cli.plain_config(),
+            },
+        )
+
+    def _train(self) -> Trainer:
+        callbacks: list[Callback] = [
+            SeedEachEpoch(self.record.seed),
+            WeightStatistics(),
+            self.checkpoint,
+        ]
+        if self.cli.config.trainer.enable_progress_bar is not False:
+            callbacks.append(RunProgress(self.checkpoint))
+        trainer = self.cli.build_trainer(
+            callbacks,
+            [self.logger] if self.logger is not None else [],
+            [WholeFileCheckpointIO()],
+        )
+        last = self.checkpoint.last_path
+        if not last.exists():
+            # Killed before the end of its first epoch, a run has no more to go on from than its
+            # seed: what there is of metrics is of no checkpoint.
+            self.folder.metrics.unlink(missing_ok=True)
+            self.checkpoint.table.rows.clear()
+        trainer.fit(
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+        return trainer
+
+    def _judge(self, trainer: Trainer) -> None:
+        """Test the epoch with the best validation error; only now is the test set touched."""
+        self.record.machine = machine(trainer.strategy.root_device)
+        if not is_first_process() or not self.checkpoint.best_path.exists():
+            return
+        # With several processes the callback's memory is another process's; the file is not.
+        saved = load_checkpoint(self.checkpoint.last_path)["callbacks"]["RunCheckpoint"]
+        self.record.best_epoch = saved["best_epoch"]
+        self.record.validation_error = saved["best"]
+        self.record.train_seconds = round(saved["seconds"], 1)
+        load_weights(self.model, self.checkpoint.best_path)
+        self.console.print("testing the best epoch ...", highlight=False)
+        errors = evaluate_methods(self.model, self.datamodule, trainer, "test")
+        self.record.test = [asdict(error) for error in errors]
+        if self.logger is not None:
+            self.logger.log_summary(self._summary())
+
+    def _summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            "best_epoch": self.record.best_epoch,
+            "best/val/error": self.record.validation_error,
+            "test/error": self.record.test_error,
+            "train_seconds": self.record.train_seconds,
+            "packed_bytes": self.record.packed_bytes,
+            "float_bytes": self.record.float_bytes,
+        }
+        for entry in self.record.test:
+            statistics = entry["batch_norm"].replace(" ", "_")
+            summary[f"test/error/{entry['weights']}/{statistics}"] = entry["error"]
+        return summary
+
+    def _record(self) -> RunRecord:
+        size = model_size(self.model)
+        weights, statistics = chosen_method(self.model)
+        data = self.datamodule
+        return RunRecord(
+            run_id=self.folder.run_id,
+            experiment=self.folder.path.resolve().parent.name,
+            method=method_of(self.model),
+            data=data_name(data),
+            seed=self.cli.config.seed_everything,
+            epochs=self.cli.config.trainer.max_epochs or 0,
+            chosen={"weights": weights, "batch_norm": statistics},
+            split_sizes=data.split_sizes() if isinstance(data, ImageDataModule) else {},
+            checksums=data.checksums() if isinstance(data, ImageDataModule) else {},
+            binary_weights=size.binary_weights,
+            real_weights=size.real_weights,
+            float_bytes=size.float_bytes,
+            packed_bytes=size.packed_bytes,
+            versions=versions(),
+            git=git_state(),
+            started=now(),
+        )
+
+    def _end(self, status: Any, reason: str) -> None:
+        self.record.status = status
+        self.record.reason = reason
+        self.record.finished = now()
+        if is_first_process():
+            # On a full disk the older record stays, and the error that led here is the one to tell.
+            with contextlib.suppress(UserError):
+                self.record.write(self.folder.record)
+
+    def _say_how_to_go_on(self) -> None:
+        done = "no epoch is finished yet"
+        if self.checkpoint.table.rows:
+            done = f"{len(self.checkpoint.table.rows)} epochs are kept"
+        Console(stderr=True).print(
+            f"stopped; {done}; go on with: bcl fit --resume {self.folder.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _where_to_look(self) -> list[str]:
+        mode = self.record.wandb.get("mode")
+        return how_to_look(self.folder.path, mode) if mode and self.logger is not None else []
+
+
+def data_name(datamodule: LightningDataModule) -> str:
+    """The data set's name: the data module's own, or its class's."""
+    return str(getattr(datamodule, "name", None) or type(datamodule).__name__.lower())
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints, of those that train together."""
+    return (_get_rank() or 0) == 0
+
+
+def now() -> str:
+    """The time in ISO 8601, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's notes on devices and tips off the screen; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule) -> RunFolder:
+    inherited = os.environ.get(FOLDER_VARIABLE)
+    if not is_first_process() and inherited:
+        return RunFolder(Path(inherited))
+    config = cli.config
+    name = data_name(datamodule)
+    config.experiment = checked_name(config.experiment or name, "--experiment")
+    if config.run_id is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        config.run_id = f"{name}-{method_of(model)}-s{config.seed_everything}-{stamp}"
+    folder = RunFolder(
+        Path(config.runs_dir) / config.experiment / checked_name(config.run_id, "--run_id")
+    )
+    folder.create()
+    cli.write_config(folder.config)
+    os.environ[FOLDER_VARIABLE] = str(folder.path)
+    return folder
+
+
+def _refuse_overrides(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("--") and not argument.startswith(RESUME_OVERRIDES):
+            raise UserError(
+                f"{argument.partition('=')[0]} cannot change when a run goes on, since it would be "
+                "another run; start a new one, or leave it out"
+            )

@@ -1,0 +1,103 @@
+"""A run is a folder: its name, its files, and how a run is found by either."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bclightning.errors import UserError
+from bclightning.storage import TEMPORARY_SUFFIX
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name of a run or an experiment, if it can safely name a folder.
+
+    Raises:
+        UserError: It has other characters, is too long, or means a folder by dots alone.
+
+    Example:
+        >>> checked_name("mnist-stochastic-s0", "--run_id")
+        'mnist-stochastic-s0'
+    """
+    if not _NAME.fullmatch(name) or set(name) <= {"."}:
+        raise UserError(
+            f"{what} {name!r} must be 1 to 64 letters, digits, dots, underscores and hyphens"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run.
+
+    Attributes:
+        path: ``RUNS_DIR/EXPERIMENT/RUN_ID``.
+    """
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics, a row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def record(self) -> Path:
+        """The run's record."""
+        return self.path / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of ``last.ckpt`` and ``best.ckpt``."""
+        return self.path / "checkpoints"
+
+    def create(self) -> None:
+        """Make the folder of a new run.
+
+        Raises:
+            UserError: It exists; nothing in it was touched.
+        """
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise UserError(
+                f"the run folder {self.path} exists; give another --run_id, "
+                f"or go on with that run: bcl fit --resume {self.path}"
+            ) from error
+        self.checkpoints.mkdir()
+
+    def sweep_up(self) -> None:
+        """Remove temporary files that a killed process left behind."""
+        for pattern in (f".*{TEMPORARY_SUFFIX}", f"checkpoints/.*{TEMPORARY_SUFFIX}"):
+            for leftover in self.path.glob(pattern):
+                leftover.unlink(missing_ok=True)
+
+    @classmethod
+    def find(cls, run: str, runs_dir: str = "results/runs") -> "RunFolder":
+        """The folder of a run that is named by its path, or by its id below `runs_dir`.
+
+        Raises:
+            UserError: There is no such run, or several with that id.
+        """
+        if (Path(run) / "config.yaml").is_file():
+            return cls(Path(run))
+        found = sorted(Path(runs_dir).glob(f"*/{run}/config.yaml")) if _NAME.fullmatch(run) else []
+        if len(found) == 1:
+            return cls(found[0].parent)
+        if found:
+            places = ", ".join(str(config.parent) for config in found)
+            raise UserError(f"several runs are named {run}; give the path of one: {places}")
+        raise UserError(
+            f"there is no run {run!r}: give the folder of a run, or its id below {runs_dir}"
+        )

@@ -1,0 +1,113 @@
+"""What is remembered of a run: everything a comparison, an export or a repetition needs."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bclightning.errors import UserError
+from bclightning.storage import write_text
+
+FORMAT = 1
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+@dataclass
+class RunRecord:
+    """The record of a run, ``run.json`` in its folder.
+
+    Attributes:
+        run_id: The run's name, unique in its experiment.
+        experiment: The group that the run belongs to.
+        method: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
+        data: Name of the data set.
+        seed: The seed of everything.
+        epochs: Number of epochs asked for.
+        status: ``running`` until the run ends; a killed run stays so.
+        reason: Why it failed or was interrupted.
+        best_epoch: The epoch with the lowest validation error, counted from 0 as in metrics.csv.
+        validation_error: At that epoch, in percent.
+        test: Test errors at that epoch in percent, by weights and batch-norm statistics.
+        chosen: Weights and statistics of the method that stands for the run.
+        split_sizes: Number of images by split.
+        checksums: MD5 of each data file.
+        binary_weights: Number of weights that take one bit each.
+        real_weights: Number of other parameters.
+        float_bytes: Size with every parameter in 32 bits.
+        packed_bytes: Size with one bit for a binary weight.
+        versions: Of this package, Python and the libraries.
+        git: Commit and dirty flag of the code, ``None`` outside a repository.
+        machine: Device, processor and threads.
+        wandb: Mode and id of the W&B run.
+        started: Start of the run, ISO 8601 with time zone.
+        finished: End of the run.
+        train_seconds: Time in training and validation, over all parts of a resumed run.
+        format: Version of this format.
+
+    Example:
+        >>> record = RunRecord(run_id="a", experiment="e", method="none", data="digits", seed=0)
+        >>> record.status
+        'running'
+    """
+
+    run_id: str
+    experiment: str
+    method: str
+    data: str
+    seed: int
+    epochs: int = 0
+    status: Status = "running"
+    reason: str = ""
+    best_epoch: int | None = None
+    validation_error: float | None = None
+    test: list[dict[str, Any]] = field(default_factory=list)
+    chosen: dict[str, str] = field(default_factory=dict)
+    split_sizes: dict[str, int] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+    binary_weights: int = 0
+    real_weights: int = 0
+    float_bytes: int = 0
+    packed_bytes: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+    wandb: dict[str, str] = field(default_factory=dict)
+    started: str = ""
+    finished: str = ""
+    train_seconds: float = 0.0
+    format: int = FORMAT
+
+    @property
+    def test_error(self) -> float | None:
+        """The test error of the chosen method, in percent."""
+        for entry in self.test:
+            if {key: entry[key] for key in self.chosen} == self.chosen:
+                return float(entry["error"])
+        return None
+
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all."""
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "RunRecord":
+        """Read a record.
+
+        Raises:
+            UserError: The file is missing, half-written, or of a later format.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content["format"]
+            if version > FORMAT:
+                raise UserError(
+                    f"{path} is of format {version}, and this version reads up to {FORMAT}; "
+                    "install a newer bclightning"
+                )
+            known = {entry.name for entry in fields(cls)}
+            return cls(**{key: value for key, value in content.items() if key in known})
+        except FileNotFoundError as error:
+            raise UserError(f"there is no run record {path}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a whole run record; remove it or run again") from error

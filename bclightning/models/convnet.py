@@ -1,0 +1,79 @@
+"""The convolutional network of the paper's CIFAR-10 and SVHN experiments (sections 3.2 and 3.3)."""
+
+from torch import Tensor, nn
+
+from bclightning.models.regularizer import Blocks, Regularizer
+
+
+class ConvNet(nn.Module):
+    """Pairs of 3x3 convolutions, each pair halving the image, and two dense layers (section 3.2).
+
+    ``2x128C3-MP2-2x256C3-MP2-2x512C3-MP2-2x1024FC-10`` in the paper's notation, with the channels
+    as given: convolution, (pooling,) batch normalization, ReLU.
+
+    Args:
+        image_size: Height and width of the images, in pixels.
+        in_channels: Channels of the images.
+        channels: Channels of each pair of convolutions.
+        hidden: Width of the two dense layers.
+        classes: Number of outputs.
+        width: A factor on all channels and on `hidden`, for nets on smaller budgets.
+        regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
+        dropout: Probability to drop an input of a dense layer, when the regularizer is dropout.
+        batch_norm_momentum: Weight of the newest batch in the running averages.
+        batch_norm_eps: Added to the variance.
+
+    Raises:
+        ValueError: A size is not positive, the image too small to be halved once a pair, the
+            regularizer unknown or the probability impossible.
+
+    Example:
+        >>> import torch
+        >>> ConvNet(width=0.125)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        in_channels: int = 3,
+        channels: list[int] | tuple[int, ...] = (128, 256, 512),
+        hidden: int = 1024,
+        classes: int = 10,
+        width: float = 1.0,
+        regularizer: Regularizer = "deterministic",
+        dropout: float = 0.5,
+        batch_norm_momentum: float = 0.1,
+        batch_norm_eps: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        widths = [round(width * size) for size in channels]
+        hidden = round(width * hidden)
+        if min([in_channels, *widths, hidden, classes]) < 1:
+            raise ValueError(
+                "every layer needs at least one unit: raise the width factor "
+                f"({width}), the channels ({list(channels)}) or hidden"
+            )
+        side = image_size >> len(widths)
+        if side < 1:
+            raise ValueError(
+                f"images of {image_size} pixels cannot be halved {len(widths)} times; "
+                "give fewer channels"
+            )
+        self.regularizer = regularizer
+        blocks = Blocks(regularizer, dropout, batch_norm_momentum, batch_norm_eps)
+        convolutions = []
+        fan_in = in_channels
+        for size in widths:
+            convolutions.append(blocks.convolution(fan_in, size, pool=False))
+            convolutions.append(blocks.convolution(size, size, pool=True))
+            fan_in = size
+        self.features = nn.Sequential(*convolutions)
+        self.hidden = nn.Sequential(
+            blocks.dense(fan_in * side * side, hidden), blocks.dense(hidden, hidden)
+        )
+        self.output = blocks.dense(hidden, classes, last=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images of shape (batch, channels, size, size) to scores of shape (batch, classes)."""
+        return self.output(self.hidden(self.features(images).flatten(1)))

@@ -1,0 +1,62 @@
+"""The permutation-invariant network of the paper's MNIST experiment (section 3.1)."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from bclightning.models.regularizer import Blocks, Regularizer
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron on images taken as unordered vectors of pixels (section 3.1).
+
+    Each hidden layer is a product, batch normalization and ReLU, after dropout of the hidden units
+    before it where that is the regularizer; the output layer is a product and batch normalization.
+
+    Args:
+        in_features: Number of pixels times channels.
+        hidden: Width of each hidden layer.
+        classes: Number of outputs.
+        regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
+        dropout: Probability to drop a hidden unit, when the regularizer is dropout.
+        batch_norm_momentum: Weight of the newest batch in the running averages.
+        batch_norm_eps: Added to the variance.
+
+    Raises:
+        ValueError: A width is not positive, the regularizer unknown or the probability impossible.
+
+    Example:
+        >>> import torch
+        >>> MLP(regularizer="stochastic")(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        hidden: list[int] | tuple[int, ...] = (1024, 1024, 1024),
+        classes: int = 10,
+        regularizer: Regularizer = "deterministic",
+        dropout: float = 0.5,
+        batch_norm_momentum: float = 0.15,
+        batch_norm_eps: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *hidden]
+        if min([*widths, classes]) < 1:
+            raise ValueError(
+                f"every layer needs at least one unit, and the widths are {[*widths, classes]}"
+            )
+        self.regularizer = regularizer
+        blocks = Blocks(regularizer, dropout, batch_norm_momentum, batch_norm_eps)
+        self.hidden = nn.Sequential(
+            *(
+                blocks.dense(fan_in, fan_out, after_units=index > 0)
+                for index, (fan_in, fan_out) in enumerate(pairwise(widths))
+            )
+        )
+        self.output = blocks.dense(widths[-1], classes, after_units=bool(hidden), last=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images of shape (batch, ...) to scores of shape (batch, classes)."""
+        return self.output(self.hidden(images.flatten(1)))

@@ -1,0 +1,81 @@
+"""Re-estimation of batch-norm statistics with the weights that will be used."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def _tracking(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+@torch.no_grad()
+def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace batch-norm running statistics by their averages over `batches`, in place.
+
+    The running averages of training belong to the weights of training. A network that is evaluated
+    with others (the real ones after stochastic training, or the signs of the same weights) needs
+    statistics of its own: each batch normalization uses its batch's statistics, as in training,
+    while everything else runs in evaluation mode, and the averages over all batches are kept.
+
+    Args:
+        model: The network, on the device of the batches; its modes are restored.
+        batches: Inputs of shape (batch, ...), of training images and no others, in large batches.
+
+    Raises:
+        ValueError: There are no batches.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm1d(1))
+        >>> batches = [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])]
+        >>> reestimate_batch_norm_(model, batches)
+        >>> model[0].running_mean
+        tensor([4.])
+    """
+    norms = _tracking(model)
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    seen = 0
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch then averages over all batches with equal weight
+            norm.training = True
+        for images in batches:
+            model(images)
+            seen += 1
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    if not seen:
+        raise ValueError("no batches to estimate batch-norm statistics from")
+
+
+@contextlib.contextmanager
+def preserving_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Put the batch-norm statistics of a model back, to the bit, when the block ends.
+
+    Example:
+        >>> model = nn.BatchNorm1d(1)
+        >>> with preserving_batch_norm(model):
+        ...     reestimate_batch_norm_(model, [torch.tensor([[1.0], [3.0]])])
+        >>> model.running_mean
+        tensor([0.])
+    """
+    saved = [
+        (buffer, buffer.clone())
+        for norm in _tracking(model)
+        for buffer in norm.buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            buffer.copy_(value)

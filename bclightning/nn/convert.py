@@ -1,0 +1,133 @@
+"""Turn the layers of any model into binary ones, in place."""
+
+from collections.abc import Callable, Collection
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from bclightning.nn.layers import Binarization, BinaryConv2d, BinaryLayer, BinaryLinear
+
+Skip = Callable[[str, nn.Module], bool] | Collection[str]
+"""Which modules stay real: a rule on (name, module), or name patterns such as ``"*.attention"``."""
+
+# A lookup is no product, and a normalization's scale is one real number a channel (section 2.5).
+_STAYS_REAL = (
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.PReLU,
+    nn.modules.batchnorm._NormBase,
+)
+
+
+def convert_to_binary(
+    model: nn.Module, binarization: Binarization = "deterministic", skip: Skip = ()
+) -> nn.Module:
+    """Make every `Linear` and `Conv2d` of a model binary, in place, before the optimizer exists.
+
+    The weights stay the same `Parameter` objects under the same names: they become the latent
+    weights, so a trained float model is a warm start. Normalizations and embeddings stay real; a
+    layer of any other kind that has a weight matrix is an error, never silently left real.
+
+    Args:
+        model: The model to convert; when it is itself a `Linear` or `Conv2d`, use the result.
+        binarization: ``"deterministic"`` or ``"stochastic"``.
+        skip: What to leave real, with all that is inside it: patterns for module names (as in
+            ``named_modules()``, shell wildcards allowed), or a function of (name, module).
+
+    Returns:
+        The model, or its replacement when the model itself is a layer.
+
+    Raises:
+        ValueError: Nothing was converted, or a pattern matched nothing.
+        TypeError: A layer cannot be converted; the message names it and its type.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> convert_to_binary(model, "stochastic", skip=["2"])
+        Sequential(
+          (0): BinaryLinear(in_features=4, out_features=8, bias=True, binarization='stochastic')
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=2, bias=True)
+        )
+    """
+    skipped = _skipped(model, skip)
+    # One module may stand at several places: each place must get the same replacement.
+    places = [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if id(module) not in skipped
+    ]
+    _refuse_what_cannot_be_converted(places)
+
+    replacements: dict[int, BinaryLayer] = {}
+    for name, module in places:
+        if type(module) in (nn.Linear, nn.Conv2d):
+            if id(module) not in replacements:
+                replacements[id(module)] = _binary(module, binarization)
+            _replace(model, name, replacements[id(module)])
+    if not replacements:
+        raise ValueError(
+            f"no Linear or Conv2d to convert in {type(model).__name__}"
+            + (": all of them are skipped" if skipped else "")
+        )
+    return replacements.get(id(model), model)
+
+
+def _skipped(model: nn.Module, skip: Skip) -> set[int]:
+    """The identities of all modules that stay real: those that match and all inside them."""
+    named = list(model.named_modules(remove_duplicate=False))
+    if callable(skip):
+        matched = [module for name, module in named if skip(name, module)]
+    else:
+        patterns = (skip,) if isinstance(skip, str) else skip
+        matched = []
+        for pattern in patterns:
+            found = [module for name, module in named if fnmatchcase(name, pattern)]
+            if not found:
+                raise ValueError(
+                    f"skip={pattern!r} matches no module of {type(model).__name__}; "
+                    f"its modules are {', '.join(name for name, _ in named if name)}"
+                )
+            matched.extend(found)
+    return {id(inner) for module in matched for inner in module.modules()}
+
+
+def _refuse_what_cannot_be_converted(places: list[tuple[str, nn.Module]]) -> None:
+    for name, module in places:
+        where = f"{name or 'the model itself'} ({type(module).__name__})"
+        if isinstance(module, BinaryLayer):
+            raise TypeError(f"{where} is binary already; convert a model once, or skip the layer")
+        if type(module) in (nn.Linear, nn.Conv2d) or isinstance(module, _STAYS_REAL):
+            continue
+        owned = module.named_parameters(recurse=False)
+        weights = [key for key, parameter in owned if "weight" in key and parameter.dim() >= 2]
+        if weights or isinstance(module, nn.modules.lazy.LazyModuleMixin):
+            raise TypeError(
+                f"{where} cannot be made binary: only Linear and Conv2d can; "
+                f"leave it real with skip=[{name!r}], or replace it before converting"
+            )
+
+
+def _binary(module: nn.Module, binarization: Binarization) -> BinaryLayer:
+    match module:
+        case nn.Linear():
+            return BinaryLinear.from_float(module, binarization)
+        case nn.Conv2d():
+            return BinaryConv2d.from_float(module, binarization)
+        case _:
+            raise TypeError(f"{type(module).__name__} has no binary counterpart")
+
+
+def _replace(model: nn.Module, name: str, layer: BinaryLayer) -> None:
+    if not name:
+        return
+    parent_name, _, child_name = name.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    setattr(parent, child_name, layer)
+    if isinstance(parent, nn.TransformerEncoderLayer):
+        # In evaluation torch's fused path reads the latent weights past the layers' forward. It
+        # runs only where this field says that the activation is one that it knows.
+        parent.activation_relu_or_gelu = 0

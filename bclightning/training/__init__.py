@@ -1,0 +1,17 @@
+"""Training with Lightning: the module, the callbacks, the optimizers and the checkpoints."""
+
+from bclightning.training.callbacks import BinaryConnect, ClipWeights
+from bclightning.training.classifier import Classifier
+from bclightning.training.optim import make_optimizer, parameter_groups
+from bclightning.training.statistics import WeightStatistics
+from bclightning.training.validation import ReestimateBatchNorm
+
+__all__ = [
+    "BinaryConnect",
+    "Classifier",
+    "ClipWeights",
+    "ReestimateBatchNorm",
+    "WeightStatistics",
+    "make_optimizer",
+    "parameter_groups",
+]

@@ -1,0 +1,104 @@
+"""When binary weights are made and clipped: callbacks for any LightningModule."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from bclightning.errors import UserError
+from bclightning.nn import Binarization, binary_layers, clip_latent_weights_, convert_to_binary
+
+Stage = Literal["fit", "validate", "test", "predict"]
+
+
+class ClipWeights(Callback):
+    """Clip the latent weights to [-1, 1] after each real optimizer step (section 2.4).
+
+    It hangs on the optimizers themselves, since Lightning has no hook after a step: so it is right
+    under gradient accumulation, with several optimizers, and where automatic mixed precision skips
+    a step. A model without binary layers is left alone.
+
+    Raises:
+        UserError: At the start of training: latent weights are held in 16 bits, where small updates
+            round to nothing.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[ClipWeights()], accelerator="cpu", logger=False)
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[RemovableHandle] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clip once, for weights that come from elsewhere, and hang the clip on the optimizers."""
+        layers = binary_layers(pl_module)
+        for name, layer in layers.items():
+            if layer.weight.dtype in (torch.float16, torch.bfloat16):
+                raise UserError(
+                    f"the latent weights of {name} are held in {layer.weight.dtype}, where small "
+                    "updates round to nothing; train with --trainer.precision bf16-mixed or 32-true"
+                )
+        if not layers:
+            return
+        clip_latent_weights_(pl_module)
+
+        def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            clip_latent_weights_(pl_module)
+
+        self._hooks = [
+            optimizer.register_step_post_hook(clip)
+            for optimizer in trainer.optimizers
+            if _holds_any(optimizer, {id(layer.weight) for layer in layers.values()})
+        ]
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the clip off the optimizers."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+class BinaryConnect(ClipWeights):
+    """Give any LightningModule binary weights: convert before training, clip after each step.
+
+    The module needs to know nothing of this package. Its `Linear` and `Conv2d` layers become binary
+    in `setup`, before the optimizer is made and a checkpoint is loaded, for every stage.
+
+    Args:
+        binarization: ``deterministic`` or ``stochastic``.
+        skip: What stays real: names of modules or shell patterns, or a function of (name, module);
+            see `bclightning.nn.convert_to_binary`.
+
+    Raises:
+        ValueError: In `setup`: nothing to convert, or a pattern that matches nothing.
+        TypeError: In `setup`: a layer that cannot be converted.
+
+    Example:
+        >>> binary = BinaryConnect("stochastic", skip=["head"])
+        >>> trainer = Trainer(callbacks=[binary], accelerator="cpu", logger=False)
+    """
+
+    def __init__(
+        self,
+        binarization: Binarization = "deterministic",
+        skip: list[str] | Callable[[str, torch.nn.Module], bool] | None = None,
+    ) -> None:
+        super().__init__()
+        self.binarization = binarization
+        self.skip = skip if skip is not None else []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Convert the module's layers, once: testing after training finds them converted."""
+        if not binary_layers(pl_module):
+            convert_to_binary(pl_module, self.binarization, self.skip)
+
+
+def _holds_any(optimizer: Optimizer, parameters: set[int]) -> bool:
+    return any(
+        id(parameter) in parameters
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )

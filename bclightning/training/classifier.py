@@ -1,0 +1,181 @@
+"""The LightningModule that trains every arm of a comparison in the same way."""
+
+from typing import Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+
+from bclightning.errors import UserError
+from bclightning.functional import squared_hinge_loss
+from bclightning.training.callbacks import ClipWeights
+from bclightning.training.optim import OptimizerName, exponential_decay, make_optimizer
+from bclightning.training.validation import ReestimateBatchNorm
+
+Batch = tuple[Tensor, Tensor]
+
+# Looking at the loss waits for the device, so it is done once in a while; the sum keeps any NaN.
+STEPS_BETWEEN_CHECKS = 100
+
+
+class NonFiniteLossError(UserError):
+    """The loss became NaN or infinite."""
+
+
+class Classifier(LightningModule):
+    """Train a network to classify, by the paper's recipe (section 3).
+
+    It knows nothing of binarization: the same module trains all arms, so what differs between
+    them is the network alone. What binary weights need comes with callbacks that do nothing for
+    real ones. Logged once an epoch: ``train/loss``, ``val/loss``, ``val/error``, ``test/loss``,
+    ``test/error`` (errors in percent) and ``learning_rate`` (before scaling).
+
+    Args:
+        network: Maps a batch of images to scores of shape (batch, classes).
+        optimizer: ``adam``, ``sgd`` or ``nesterov``.
+        learning_rate: Of the first epoch.
+        final_learning_rate: After the last epoch; the rate decays exponentially each epoch. The
+            same as `learning_rate` for a constant rate.
+        scale_learning_rates: Whether binary weights have their learning rates scaled (section 2.5).
+        momentum: Of ``nesterov``.
+        loss: ``squared_hinge``, the paper's, or ``cross_entropy``.
+
+    Raises:
+        ValueError: A rate is not positive or the momentum not in [0, 1).
+        NonFiniteLossError: In training: the loss became NaN or infinite.
+
+    Example:
+        >>> from bclightning.models import MLP
+        >>> model = Classifier(MLP(64, [32], regularizer="stochastic"), learning_rate=1e-3)
+        >>> model(torch.zeros(2, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    network: nn.Module
+    _loss_sum: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: OptimizerName = "adam",
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 3e-6,
+        scale_learning_rates: bool = True,
+        momentum: float = 0.9,
+        loss: Literal["squared_hinge", "cross_entropy"] = "squared_hinge",
+    ) -> None:
+        super().__init__()
+        for key, rate in (
+            ("learning_rate", learning_rate),
+            ("final_learning_rate", final_learning_rate),
+        ):
+            if not 0 < rate < float("inf"):
+                raise ValueError(f"{key} must be a positive number, and {rate} is not")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum lies in [0, 1), and {momentum} does not")
+        self.network = network
+        self.optimizer_name = optimizer
+        self.learning_rate = learning_rate
+        self.final_learning_rate = final_learning_rate
+        self.scale_learning_rates = scale_learning_rates
+        self.momentum = momentum
+        self.loss = loss
+        # A plain sum: a metric object's update at every training step would cost as much as a
+        # small network's forward pass.
+        self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
+        self._steps = 0
+        self._evaluation_loss = MeanMetric()
+        self._evaluation_error = MeanMetric()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of shape (batch, classes), float32 whatever the precision of training."""
+        scores: Tensor = self.network(images)
+        return scores.float()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What networks with binary weights need, and others ignore."""
+        return [ClipWeights(), ReestimateBatchNorm()]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over scaled learning rates, decaying from epoch to epoch."""
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise UserError(
+                "the learning rate decays over the epochs of the run, so their number must be "
+                "known; give --trainer.max_epochs"
+            )
+        optimizer = make_optimizer(
+            self.network,
+            self.optimizer_name,
+            self.learning_rate,
+            scaled=self.scale_learning_rates,
+            momentum=self.momentum,
+        )
+        decay = exponential_decay(optimizer, self.learning_rate, self.final_learning_rate, epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "epoch"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Note the epoch's learning rate, which is another one when the epoch ends."""
+        self._loss_sum.zero_()
+        self._steps = 0
+        self._learning_rate_now = self._unscaled_rate()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a mini-batch of images (batch, ...) and labels (batch,)."""
+        images, labels = batch
+        loss = self._loss(self.forward(images), labels)
+        self._loss_sum += loss.detach()
+        self._steps += 1
+        if batch_idx % STEPS_BETWEEN_CHECKS == 0:
+            self._refuse_non_finite()
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean training loss and its learning rate."""
+        self._refuse_non_finite()
+        loss = self._loss_sum / max(self._steps, 1)
+        self.log("train/loss", loss, sync_dist=self.trainer.world_size > 1)
+        self.log("learning_rate", self._learning_rate_now)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect loss and error of a validation batch."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect loss and error of a test batch."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Scores of a batch of shape (batch, classes)."""
+        images, _ = batch
+        return self.forward(images)
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        images, labels = batch
+        scores = self.forward(images)
+        self._evaluation_loss.update(self._loss(scores, labels), len(labels))
+        self._evaluation_error.update(100.0 * (scores.argmax(1) != labels))
+        self.log(f"{stage}/loss", self._evaluation_loss, on_step=False, on_epoch=True)
+        self.log(f"{stage}/error", self._evaluation_error, on_step=False, on_epoch=True)
+
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        match self.loss:
+            case "squared_hinge":
+                return squared_hinge_loss(scores, labels)
+            case "cross_entropy":
+                return functional.cross_entropy(scores, labels)
+
+    def _unscaled_rate(self) -> float:
+        groups = self.trainer.optimizers[0].param_groups
+        unscaled = [group["lr"] for group in groups if group.get("name") == "unscaled"]
+        return float((unscaled or [groups[0]["lr"]])[0])
+
+    def _refuse_non_finite(self) -> None:
+        if not torch.isfinite(self._loss_sum):
+            raise NonFiniteLossError(
+                f"the loss became NaN or infinite in epoch {self.current_epoch + 1}; "
+                "try a lower --model.learning_rate, and look for NaN in the data"
+            )

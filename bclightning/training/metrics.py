@@ -1,0 +1,58 @@
+"""The table of a run's metrics: a row an epoch, whole on the disk at every moment."""
+
+import csv
+import io
+from pathlib import Path
+
+from bclightning.storage import write_text
+
+EPOCH = "epoch"
+
+
+class MetricsTable:
+    """Metrics by epoch in a CSV file that is replaced whole at each row.
+
+    Floats are written with all their digits, so that reading and writing again changes nothing.
+
+    Args:
+        path: The CSV file; rows that are there already are read.
+
+    Example:
+        >>> import tempfile
+        >>> table = MetricsTable(Path(tempfile.mkdtemp()) / "metrics.csv")
+        >>> table.append(0, {"val/error": 2.5})
+        >>> print(table.path.read_text())
+        epoch,val/error
+        0,2.5
+        <BLANKLINE>
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = [
+                    {key: float(value) for key, value in row.items() if value}
+                    for row in csv.DictReader(file)
+                ]
+
+    def append(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Add the row of an epoch; rows of this and later epochs, of a stopped run, make room."""
+        self.rows = [row for row in self.rows if row[EPOCH] < epoch]
+        self.rows.append({EPOCH: float(epoch), **metrics})
+        self._write()
+
+    def cut_after(self, epoch: int) -> None:
+        """Drop the rows of epochs after `epoch`, which a checkpoint does not contain."""
+        if any(row[EPOCH] > epoch for row in self.rows):
+            self.rows = [row for row in self.rows if row[EPOCH] <= epoch]
+            self._write()
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, EPOCH: int(row[EPOCH])} for row in self.rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,99 @@
+"""Binary layers: which weight multiplies, when, and that they stand in for the float layers."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from bclightning.nn import BinaryConv2d, BinaryLinear
+
+LAYERS = [
+    (lambda **k: BinaryLinear(6, 4, **k), lambda: nn.Linear(6, 4), (2, 6)),
+    (lambda **k: BinaryConv2d(2, 3, 3, **k), lambda: nn.Conv2d(2, 3, 3), (2, 2, 5, 5)),
+]
+
+
+@pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
+def test_the_product_is_the_float_layers_with_the_signs(binary, real, shape):
+    layer, twin = binary(), real()
+    twin.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        twin.weight.copy_(torch.where(twin.weight >= 0, 1.0, -1.0))
+    x = torch.randn(shape)
+    assert torch.equal(layer(x), twin(x))
+
+
+@pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
+def test_evaluation_uses_what_the_paper_says(binary, real, shape):
+    x = torch.randn(shape)
+    deterministic, stochastic, twin = binary(), binary(binarization="stochastic"), real()
+    twin.load_state_dict(stochastic.state_dict())
+    training = deterministic(x)
+    assert torch.equal(deterministic.eval()(x), training)
+    assert torch.equal(stochastic.eval()(x), twin(x))
+    stochastic.eval_weights = "sampled"
+    assert set(stochastic.effective_weight().unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
+def test_the_gradient_of_the_latent_weight_is_that_of_the_binary_weight(binary, real, shape):
+    layer = binary()
+    with torch.no_grad():
+        layer.weight.mul_(3)  # beyond the bounds too
+    x = torch.randn(shape)
+    layer(x).square().sum().backward()
+    twin = real()
+    twin.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        twin.weight.copy_(layer.effective_weight())
+    twin(x).square().sum().backward()
+    assert torch.equal(layer.weight.grad, twin.weight.grad)
+
+
+@pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
+def test_checkpoints_load_both_ways(binary, real, shape):
+    layer, twin = binary(), real()
+    assert list(layer.state_dict()) == list(twin.state_dict())
+    layer.load_state_dict(twin.state_dict())
+    twin.load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
+def test_layers_are_copied_and_pickled(binary, real, shape):
+    layer = binary(binarization="stochastic").eval()
+    x = torch.randn(shape)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), layer(x))
+        assert twin.binarization == "stochastic"
+
+
+def test_fresh_latent_weights_are_uniform_between_the_bounds():
+    weight = BinaryLinear(300, 100).weight.detach()
+    assert weight.abs().max() <= 1
+    assert abs(weight.var().item() - 1 / 3) < 0.01
+
+
+def test_a_stochastic_layer_draws_anew_at_each_forward_pass():
+    layer = BinaryLinear(100, 100, binarization="stochastic")
+    x = torch.randn(1, 100)
+    assert not torch.equal(layer(x), layer(x))
+
+
+def test_an_unknown_binarization_is_refused():
+    with pytest.raises(ValueError, match="'deterministic' or 'stochastic', not 'sign'"):
+        BinaryLinear(2, 2, binarization="sign")
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale"),
+    [
+        (lambda: BinaryConv2d(3, 128, 3), 28.0),
+        (lambda: BinaryConv2d(512, 512, 3), 78.4),
+        (lambda: BinaryLinear(8192, 1024), 78.4),
+        (lambda: BinaryLinear(1024, 10), 26.3),
+    ],
+)
+def test_learning_rate_scales_of_the_cifar10_network(layer, scale):
+    assert round(layer().learning_rate_scale(), 1) == scale
