@@ -3,14 +3,15 @@
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from rich.console import Console
 from torch import nn
 
@@ -43,6 +44,14 @@ RESUME_OVERRIDES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", 
 
 # Tells the processes that Lightning starts for further devices which folder the first one made.
 FOLDER_VARIABLE = "BCL_RUN_FOLDER"
+
+# Warnings that do not hold here: the data is in memory, metrics are logged once an epoch, and the
+# first is torch's to Lightning.
+NOT_OURS = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    r".*does not have many workers",
+    r".*smaller than the logging interval",
+)
 
 SHOWN = {"--resume": "Go on with a stopped run: its folder, or its id below results/runs."}
 
@@ -288,9 +297,11 @@ def now() -> str:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's notes on devices and tips off the screen; its warnings stay."""
+    """Keep Lightning's notes on devices and tips off the screen; other warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOT_OURS:
+        warnings.filterwarnings("ignore", message)
 
 
 def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule) -> RunFolder:

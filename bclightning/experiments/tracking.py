@@ -1,0 +1,308 @@
+"""W&B is where runs are compared, and never what a run depends on."""
+
+import netrc
+import os
+import threading
+import urllib.parse
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+Mode = Literal["online", "offline", "disabled"]
+
+DEFAULT_SERVER = "https://api.wandb.ai"
+
+
+class TrackingWarning(UserWarning):
+    """W&B failed; the run goes on without it."""
+
+
+@dataclass
+class WandbSettings:
+    """How runs reach W&B.
+
+    Args:
+        mode: ``online``, ``offline`` or ``disabled``; when left out, ``WANDB_MODE`` from the
+            environment, else online where a key is found, else offline.
+        project: The project that runs are logged to.
+        entity: The user or team that owns the project; the key's own when left out.
+        tags: More tags for the run.
+        init_timeout: Seconds to wait for the server when a run starts, before going offline.
+        finish_timeout: Seconds to wait for the last upload when a run ends.
+    """
+
+    mode: Mode | None = None
+    project: str = "bclightning"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+    init_timeout: float = 20.0
+    finish_timeout: float = 60.0
+
+
+def decide_mode(settings: WandbSettings, environment: Mapping[str, str]) -> tuple[Mode, str]:
+    """Decide whether a run is logged online, offline or not at all, without asking or waiting.
+
+    Returns:
+        The mode, and a sentence that says why.
+
+    Example:
+        >>> decide_mode(WandbSettings(mode="offline"), {})
+        ('offline', 'W&B: offline, as --wandb.mode says')
+    """
+    if settings.mode is not None:
+        return settings.mode, f"W&B: {settings.mode}, as --wandb.mode says"
+    named = environment.get("WANDB_MODE", "")
+    # Older names of W&B's for the same.
+    known: dict[str, Mode] = {
+        "online": "online",
+        "run": "online",
+        "shared": "online",
+        "offline": "offline",
+        "dryrun": "offline",
+        "disabled": "disabled",
+    }
+    if named in known:
+        return known[named], f"W&B: {known[named]}, as WANDB_MODE says"
+    if environment.get("WANDB_API_KEY") or _in_netrc(environment):
+        return "online", "W&B: online, since an API key was found"
+    return "offline", (
+        "W&B: offline, since no API key was found (wandb login makes runs go online, "
+        "wandb sync uploads them later)"
+    )
+
+
+def _in_netrc(environment: Mapping[str, str]) -> bool:
+    server = environment.get("WANDB_BASE_URL", DEFAULT_SERVER)
+    host = urllib.parse.urlsplit(server).hostname or ""
+    home = environment.get("HOME", "")
+    path = Path(environment.get("NETRC") or Path(home) / ".netrc")
+    try:
+        return netrc.netrc(str(path)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def start_tracking(
+    settings: WandbSettings,
+    mode: Mode,
+    *,
+    run_id: str,
+    folder: Path,
+    group: str,
+    job_type: str,
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+) -> "TrackingLogger | None":
+    """Open a W&B run of its own, under the run's id, with its files in ``folder/wandb``.
+
+    Where the server cannot be reached, or refuses the key, the run is logged offline.
+
+    Args:
+        settings: Project, entity, more tags, and how long to wait.
+        mode: From `decide_mode`.
+        run_id: The run's name; one that was used before is gone on with.
+        folder: The run's folder.
+        group: The experiment or sweep.
+        job_type: The stage: ``train``, ``tune`` or ``final``.
+        tags: As ``method:stochastic``, for filters.
+        config: Plain data; W&B filters by it.
+
+    Returns:
+        A logger for Lightning, or ``None`` when W&B is disabled or cannot be used.
+
+    Warns:
+        TrackingWarning: W&B failed.
+    """
+    if mode == "disabled":
+        return None
+    attempts: list[Mode] = ["online", "offline"] if mode == "online" else [mode]
+    for attempt in attempts:
+        try:
+            run = _open(settings, attempt, run_id, folder, group, job_type, tags, config)
+        except Exception as error:  # whatever W&B does, the run goes on
+            fallback = "logging offline" if attempt == "online" else "the run goes on without it"
+            _warn(f"W&B could not start {attempt} ({_brief(error)}); {fallback}")
+            continue
+        return TrackingLogger(run, run_id, settings.finish_timeout)
+    return None
+
+
+def _open(
+    settings: WandbSettings,
+    mode: Mode,
+    run_id: str,
+    folder: Path,
+    group: str,
+    job_type: str,
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+) -> Any:
+    import wandb
+
+    # W&B prefers the environment's mode to the one that it is given.
+    overridden = os.environ.pop("WANDB_MODE", None)
+    try:
+        return wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            dir=str(folder),
+            mode=mode,
+            id=run_id,
+            name=run_id,
+            group=group,
+            job_type=job_type,
+            tags=[*tags, *settings.tags],
+            config=dict(config),
+            resume="allow" if mode == "online" else None,
+            # A run of its own, also where another one is open in this process.
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=settings.init_timeout,
+                # What it would collect can hold secrets: command lines, environment, remote URLs.
+                # Our own record says what is needed.
+                disable_git=True,
+                disable_code=True,
+                disable_job_creation=True,
+                x_disable_meta=True,
+                save_code=False,
+            ),
+        )
+    finally:
+        if overridden is not None:
+            os.environ["WANDB_MODE"] = overridden
+
+
+class TrackingLogger(Logger):
+    """Logs to a W&B run, and costs a run nothing but a warning when that fails.
+
+    Metrics have the epoch as their axis, so that a resumed run's curves continue.
+
+    Args:
+        run: The W&B run.
+        run_id: Its id.
+        finish_timeout: Seconds to wait for the last upload.
+    """
+
+    def __init__(self, run: Any, run_id: str, finish_timeout: float = 60.0) -> None:
+        super().__init__()
+        self._run = run
+        self._run_id = run_id
+        self._finish_timeout = finish_timeout
+
+        def axis() -> None:
+            run.define_metric("epoch")
+            run.define_metric("*", step_metric="epoch")
+
+        self._attempt(axis)
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls the logger."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return self._run_id
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration was given when the run started, where filters see it."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics that carry their epoch, as Lightning's do."""
+        self._attempt(lambda: self._run.log(dict(metrics)))
+
+    @rank_zero_only
+    def log_histogram(
+        self, key: str, counts: npt.NDArray[np.int64], edges: npt.NDArray[np.float64], step: int
+    ) -> None:
+        """Log a histogram of an epoch."""
+
+        def log() -> None:
+            import wandb
+
+            histogram = wandb.Histogram(np_histogram=(counts, edges))
+            self._run.log({"epoch": step, key: histogram})
+
+        self._attempt(log)
+
+    @rank_zero_only
+    def log_image(
+        self, key: str, image: npt.NDArray[np.uint8], step: int, caption: str = ""
+    ) -> None:
+        """Log an image of an epoch, of shape (height, width, 3)."""
+
+        def log() -> None:
+            import wandb
+
+            self._run.log({"epoch": step, key: wandb.Image(image, caption=caption)})
+
+        self._attempt(log)
+
+    @rank_zero_only
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Set what stands for the run in tables, as its test errors."""
+        self._attempt(lambda: self._run.summary.update(dict(values)))
+
+    @rank_zero_only
+    def finish(self, exit_code: int) -> None:
+        """Close the run, and wait for the last upload, but not for ever."""
+        run = self._run
+        if run is None:
+            return
+        finishing = threading.Thread(
+            target=self._attempt, args=(lambda: run.finish(exit_code=exit_code),), daemon=True
+        )
+        finishing.start()
+        finishing.join(self._finish_timeout)
+        if finishing.is_alive():
+            _warn("W&B did not finish its upload in time; wandb sync uploads the rest")
+        self._run = None
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self._run is None:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever W&B does, the run goes on
+            self._run = None
+            _warn(
+                f"W&B failed ({_brief(error)}); the run goes on without it and keeps its metrics.csv"
+            )
+
+
+def how_to_look(folder: Path, mode: str) -> list[str]:
+    """Commands that show a run: in the terminal, and on a server if it is not there yet.
+
+    Args:
+        folder: The run's folder.
+        mode: How it was logged.
+
+    Example:
+        >>> how_to_look(Path("runs/a"), "offline")
+        ['wandb leet runs/a/wandb', 'wandb sync runs/a/wandb/offline-run-*']
+    """
+    lines = [f"wandb leet {folder / 'wandb'}"]
+    if mode == "offline":
+        lines.append(f"wandb sync {folder / 'wandb' / 'offline-run-*'}")
+    return lines
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TrackingWarning, stacklevel=3)

@@ -1,0 +1,127 @@
+"""Preprocessing of images: contrast normalization and ZCA whitening (sections 3.2 and 3.3)."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Images are whitened a part at a time, so that memory stays bounded whatever the data set's size.
+CHUNK = 5000
+
+
+def global_contrast_normalize(images: Tensor, scale: float = 1.0, floor: float = 1e-8) -> Tensor:
+    """Subtract each image's mean, and divide by its L2 norm over all pixels and channels.
+
+    Args:
+        images: Of shape (batch, ...), floating.
+        scale: The norm of the result (55 for CIFAR-10, 1 for SVHN).
+        floor: An image whose norm is smaller, one of a single colour, is not divided.
+
+    Returns:
+        A new tensor of the same shape.
+
+    Example:
+        >>> global_contrast_normalize(torch.tensor([[1.0, 7.0]]), scale=10.0)
+        tensor([[-7.0711,  7.0711]])
+    """
+    flat = images.flatten(1)
+    centred = flat - flat.mean(1, keepdim=True)
+    norm = centred.norm(dim=1, keepdim=True)
+    norm = torch.where(norm < floor, 1.0, norm)
+    return (centred * (scale / norm)).reshape(images.shape)
+
+
+def local_contrast_normalize(
+    images: Tensor, kernel_size: int = 7, sigma: float = 2.0, threshold: float = 1e-4
+) -> Tensor:
+    """Normalize each pixel by the Gaussian-weighted mean and deviation around it, in each channel.
+
+    After Jarrett et al., *What is the best multi-stage architecture for object recognition?* (ICCV
+    2009), section 2.1, with zeros beyond the border: subtract the weighted mean, then divide by the
+    weighted deviation, or by its mean over the channel where that is larger, or by `threshold`.
+
+    Args:
+        images: Of shape (batch, channels, height, width), floating.
+        kernel_size: Width of the Gaussian window in pixels, odd.
+        sigma: Its standard deviation in pixels.
+        threshold: The least divisor.
+
+    Returns:
+        A new tensor of the same shape.
+
+    Raises:
+        ValueError: The window's width is even.
+
+    Example:
+        >>> local_contrast_normalize(torch.zeros(1, 1, 8, 8)).abs().sum()
+        tensor(0.)
+    """
+    if kernel_size % 2 == 0:
+        raise ValueError(f"the window needs a middle, so its width is odd, and not {kernel_size}")
+    offsets = torch.arange(kernel_size, dtype=images.dtype, device=images.device)
+    line = torch.exp(-((offsets - kernel_size // 2) ** 2) / (2 * sigma**2))
+    line = line / line.sum()
+
+    def blur(values: Tensor) -> Tensor:
+        # The window is the product of two lines, which is cheaper and the same.
+        half = kernel_size // 2
+        flat = values.reshape(-1, 1, *values.shape[-2:])
+        flat = functional.conv2d(flat, line.reshape(1, 1, -1, 1), padding=(half, 0))
+        flat = functional.conv2d(flat, line.reshape(1, 1, 1, -1), padding=(0, half))
+        return flat.reshape(values.shape)
+
+    centred = images - blur(images)
+    deviation = blur(centred.square()).clamp_min(0).sqrt()
+    divisor = torch.maximum(deviation, deviation.mean((-2, -1), keepdim=True))
+    return centred / divisor.clamp_min(threshold)
+
+
+class ZCA:
+    """Whitening that keeps images looking like images (section 3.2).
+
+    Args:
+        mean: The training images' mean, of shape (features,).
+        matrix: The whitening matrix, of shape (features, features), symmetric.
+
+    Example:
+        >>> images = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * 3
+        >>> white = ZCA.fit(images, bias=0.0).apply(images)
+        >>> torch.allclose(white.T @ white / 500, torch.eye(4), atol=1e-4)
+        True
+    """
+
+    def __init__(self, mean: Tensor, matrix: Tensor) -> None:
+        self.mean = mean
+        self.matrix = matrix
+
+    @classmethod
+    def fit(cls, images: Tensor, bias: float = 0.1) -> Self:
+        """Estimate mean and whitening matrix, in double precision.
+
+        Args:
+            images: Training images, of shape (batch, ...).
+            bias: Added to each eigenvalue of the covariance, against the noise of small ones.
+        """
+        flat = images.flatten(1)
+        features = flat.shape[1]
+        mean = torch.zeros(features, dtype=torch.float64)
+        for part in torch.split(flat, CHUNK):
+            mean += part.double().sum(0)
+        mean /= len(flat)
+        covariance = torch.zeros(features, features, dtype=torch.float64)
+        for part in torch.split(flat, CHUNK):
+            centred = part.double() - mean
+            covariance.addmm_(centred.T, centred)
+        covariance /= len(flat)
+        values, vectors = torch.linalg.eigh(covariance)
+        matrix = (vectors * (values + bias).rsqrt()) @ vectors.T
+        return cls(mean.float(), matrix.float())
+
+    def apply(self, images: Tensor, out: Tensor | None = None) -> Tensor:
+        """Whiten images of shape (batch, ...), into `out` of the same shape where it is given."""
+        result = torch.empty_like(images, dtype=torch.float32) if out is None else out
+        for part, place in zip(torch.split(images, CHUNK), torch.split(result, CHUNK), strict=True):
+            white = (part.flatten(1) - self.mean) @ self.matrix
+            place.copy_(white.reshape(part.shape))
+        return result
