@@ -277,9 +277,7 @@ class TrackingLogger(Logger):
             action()
         except Exception as error:  # whatever W&B does, the run goes on
             self._run = None
-            _warn(
-                f"W&B failed ({_brief(error)}); the run goes on without it and keeps its metrics.csv"
-            )
+            _warn(f"W&B failed ({_brief(error)}); its metrics.csv goes on without it")
 
 
 def how_to_look(folder: Path, mode: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Runs: made, recorded, tracked, evaluated."""
