@@ -188,7 +188,7 @@ class ImageDataModule(LightningDataModule):
         data = self._loaded()["train"]
         return DataLoader(
             data,
-            self.batch_size,
+            batch_size=self.batch_size,
             sampler=EpochSampler(len(data), self.seed),
             drop_last=True,
             collate_fn=as_it_is,
@@ -219,7 +219,7 @@ class ImageDataModule(LightningDataModule):
         return self._in_order(data)
 
     def _in_order(self, data: ImageTensors) -> DataLoader[Batch]:
-        return DataLoader(data, self.eval_batch_size, collate_fn=as_it_is)
+        return DataLoader(data, batch_size=self.eval_batch_size, collate_fn=as_it_is)
 
     def _loaded(self) -> dict[str, ImageTensors]:
         if not self._splits:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
+from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.report import method_table
 from bclightning.experiments.tracking import WandbSettings
 from bclightning.inference import MethodError, chosen_method, errors_by_method
@@ -130,6 +131,7 @@ def _rebuilt(
             f"say which trained network: bcl {command} --run RUN, "
             f"or bcl {command} --config FILE --ckpt_path CHECKPOINT"
         )
+    quiet_lightning()
     cli = RunCLI(
         rest,
         prog=f"bcl {command}",

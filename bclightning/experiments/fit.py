@@ -1,9 +1,7 @@
 """`bcl fit`: one run, from its configuration to its record."""
 
 import contextlib
-import logging
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from bclightning.experiments.evaluate import evaluate_methods, load_weights
 from bclightning.experiments.folder import RunFolder, checked_name
 from bclightning.experiments.interrupt import Interrupted, interruptible
 from bclightning.experiments.provenance import git_state, machine, versions
+from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import print_report
 from bclightning.experiments.tracking import (
@@ -44,14 +43,6 @@ RESUME_OVERRIDES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", 
 
 # Tells the processes that Lightning starts for further devices which folder the first one made.
 FOLDER_VARIABLE = "BCL_RUN_FOLDER"
-
-# Warnings that do not hold here: the data is in memory, metrics are logged once an epoch, and the
-# first is torch's to Lightning.
-NOT_OURS = (
-    r".*isinstance\(treespec, LeafSpec\)",
-    r".*does not have many workers",
-    r".*smaller than the logging interval",
-)
 
 SHOWN = {"--resume": "Go on with a stopped run: its folder, or its id below results/runs."}
 
@@ -80,17 +71,25 @@ def fit(arguments: Sequence[str]) -> RunRecord:
         folder = RunFolder.find(resumed)
         _refuse_overrides(rest)
         rest = ["--config", str(folder.config), *rest]
+    quiet_lightning()
     cli = RunCLI(rest, "bcl fit", DESCRIPTION, settings={"wandb": WandbSettings}, shown=SHOWN)
+    if (cli.config.trainer.max_epochs or 0) < 1:
+        raise UserError("--trainer.max_epochs must be at least 1")
     with interruptible():
         model, datamodule = cli.build_modules()
         if isinstance(datamodule, ImageDataModule):
             # Before there is a folder: a run that has no data has nothing to remember.
             datamodule.prepare_data()
+            datamodule.setup("fit")
         if cli.config.warm_start:
             load_weights(model, cli.config.warm_start)
         if resumed is None:
             folder = _new_folder(cli, model, datamodule)
-        return _Run(cli, model, datamodule, folder).go()
+        run = _Run(cli, model, datamodule, folder)
+        if resumed is None:
+            # Not before everything that can be checked is checked.
+            run.create()
+        return run.go()
 
 
 def method_of(network: nn.Module) -> str:
@@ -121,18 +120,26 @@ class _Run:
         self.console = Console()
         self.checkpoint = RunCheckpoint(folder.checkpoints, MetricsTable(folder.metrics))
         self.logger: TrackingLogger | None = None
+        self.trainer = self._trainer()
         self.record = self._record()
 
+    def create(self) -> None:
+        """Make the run's folder, in the first of the processes that train together."""
+        if is_first_process():
+            self.folder.create()
+            self.cli.write_config(self.folder.config)
+            os.environ[FOLDER_VARIABLE] = str(self.folder.path)
+
     def go(self) -> RunRecord:
-        quiet_lightning()
+        """Train, judge, record and report."""
         if is_first_process():
             self.folder.sweep_up()
             self.record.write(self.folder.record)
         exit_code = 1
         try:
             self._track()
-            trainer = self._train()
-            self._judge(trainer)
+            self._train()
+            self._judge()
             exit_code = 0
         except Interrupted as interruption:
             self._end("interrupted", interruption.signal_name)
@@ -175,37 +182,35 @@ class _Run:
                 **self.cli.plain_config(),
             },
         )
+        if self.logger is not None:
+            self.trainer.loggers = [*self.trainer.loggers, self.logger]
 
-    def _train(self) -> Trainer:
+    def _trainer(self) -> Trainer:
         callbacks: list[Callback] = [
-            SeedEachEpoch(self.record.seed),
+            SeedEachEpoch(self.cli.config.seed_everything),
             WeightStatistics(),
             self.checkpoint,
         ]
         if self.cli.config.trainer.enable_progress_bar is not False:
             callbacks.append(RunProgress(self.checkpoint))
-        trainer = self.cli.build_trainer(
-            callbacks,
-            [self.logger] if self.logger is not None else [],
-            [WholeFileCheckpointIO()],
-        )
+        return self.cli.build_trainer(callbacks, [WholeFileCheckpointIO()])
+
+    def _train(self) -> None:
         last = self.checkpoint.last_path
         if not last.exists():
             # Killed before the end of its first epoch, a run has no more to go on from than its
             # seed: what there is of metrics is of no checkpoint.
             self.folder.metrics.unlink(missing_ok=True)
             self.checkpoint.table.rows.clear()
-        trainer.fit(
+        self.trainer.fit(
             self.model,
             datamodule=self.datamodule,
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
-        return trainer
 
-    def _judge(self, trainer: Trainer) -> None:
+    def _judge(self) -> None:
         """Test the epoch with the best validation error; only now is the test set touched."""
-        self.record.machine = machine(trainer.strategy.root_device)
         if not is_first_process() or not self.checkpoint.best_path.exists():
             return
         # With several processes the callback's memory is another process's; the file is not.
@@ -215,7 +220,7 @@ class _Run:
         self.record.train_seconds = round(saved["seconds"], 1)
         load_weights(self.model, self.checkpoint.best_path)
         self.console.print("testing the best epoch ...", highlight=False)
-        errors = evaluate_methods(self.model, self.datamodule, trainer, "test")
+        errors = evaluate_methods(self.model, self.datamodule, self.trainer, "test")
         self.record.test = [asdict(error) for error in errors]
         if self.logger is not None:
             self.logger.log_summary(self._summary())
@@ -244,7 +249,7 @@ class _Run:
             method=method_of(self.model),
             data=data_name(data),
             seed=self.cli.config.seed_everything,
-            epochs=self.cli.config.trainer.max_epochs or 0,
+            epochs=self.trainer.max_epochs or 0,
             chosen={"weights": weights, "batch_norm": statistics},
             split_sizes=data.split_sizes() if isinstance(data, ImageDataModule) else {},
             checksums=data.checksums() if isinstance(data, ImageDataModule) else {},
@@ -254,6 +259,7 @@ class _Run:
             packed_bytes=size.packed_bytes,
             versions=versions(),
             git=git_state(),
+            machine=machine(self.trainer.strategy.root_device),
             started=now(),
         )
 
@@ -296,14 +302,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def quiet_lightning() -> None:
-    """Keep Lightning's notes on devices and tips off the screen; other warnings stay."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in NOT_OURS:
-        warnings.filterwarnings("ignore", message)
-
-
 def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule) -> RunFolder:
     inherited = os.environ.get(FOLDER_VARIABLE)
     if not is_first_process() and inherited:
@@ -314,13 +312,8 @@ def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule)
     if config.run_id is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         config.run_id = f"{name}-{method_of(model)}-s{config.seed_everything}-{stamp}"
-    folder = RunFolder(
-        Path(config.runs_dir) / config.experiment / checked_name(config.run_id, "--run_id")
-    )
-    folder.create()
-    cli.write_config(folder.config)
-    os.environ[FOLDER_VARIABLE] = str(folder.path)
-    return folder
+    run_id = checked_name(config.run_id, "--run_id")
+    return RunFolder(Path(config.runs_dir) / config.experiment / run_id)
 
 
 def _refuse_overrides(arguments: Sequence[str]) -> None:

@@ -87,8 +87,8 @@ class Classifier(LightningModule):
         # small network's forward pass.
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
         self._steps = 0
-        self._evaluation_loss = MeanMetric()
-        self._evaluation_error = MeanMetric()
+        self._evaluation_loss = MeanMetric(nan_strategy="disable")
+        self._evaluation_error = MeanMetric(nan_strategy="disable")
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of shape (batch, classes), float32 whatever the precision of training."""
@@ -138,7 +138,7 @@ class Classifier(LightningModule):
         self._refuse_non_finite()
         loss = self._loss_sum / max(self._steps, 1)
         self.log("train/loss", loss, sync_dist=self.trainer.world_size > 1)
-        self.log("learning_rate", self._learning_rate_now)
+        self.log("learning_rate", self._learning_rate_now, sync_dist=self.trainer.world_size > 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect loss and error of a validation batch."""

@@ -11,7 +11,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 
 from bclightning import __version__
 from bclightning.errors import UserError
@@ -201,31 +200,29 @@ class RunCLI(LightningCLI):
     def build_trainer(
         self,
         callbacks: Sequence[Callback] = (),
-        loggers: Sequence[Logger] = (),
         plugins: Sequence[CheckpointIO] = (),
     ) -> Trainer:
         """Build the trainer of the configuration, with what a run adds to it.
 
-        Call `build_modules` first. Callbacks, loggers and plugins of the configuration stay;
-        ``--trainer.logger false`` turns off the run's loggers too.
+        Call `build_modules` first. Callbacks and plugins of the configuration stay. Lightning's
+        default logger is left out: a run has loggers of its own.
 
         Raises:
             UserError: Lightning refuses a setting; the message is its own.
         """
         settings = dict(self.config_init.trainer)
-        own_logger = settings.pop("logger")
         settings["callbacks"] = [*_as_list(settings["callbacks"]), *callbacks]
         settings["plugins"] = [*_as_list(settings["plugins"]), *plugins]
-        logger = False if own_logger is False else [*_as_list(own_logger), *loggers]
+        settings["logger"] = _as_list(settings["logger"]) or False
         try:
-            return Trainer(**settings, logger=logger or False)
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise UserError(str(error)) from error
+            return Trainer(**settings)
+        except (ValueError, TypeError, MisconfigurationException, ImportError) as error:
+            raise UserError(self._sentence(str(error))) from error
 
 
 def _as_list(value: Any) -> list[Any]:
-    # Lightning takes one object, a list, None, or True for its default.
-    if value is None or value is True:
+    # Lightning takes one object, a list, None, or a bool for its default or none.
+    if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 

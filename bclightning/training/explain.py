@@ -35,6 +35,8 @@ def explain(message: str, options: Iterable[str]) -> str:
         >>> explain("unrecognized arguments: --trainer.max_epocs 3", ["--trainer.max_epochs"])
         'there is no option --trainer.max_epocs (did you mean --trainer.max_epochs?)'
     """
+    if "arguments are required" in message:
+        return f"{message}; name a recipe or a file with --config, as --config digits.yaml"
     unknown = re.match(r"(?i)unrecognized arguments: (--[^\s=]+|\S+)", message)
     if unknown:
         word = unknown[1]
