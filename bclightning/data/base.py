@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import UserError
+from bclightning.seeds import derive_seed
 
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor], Tensor]
@@ -84,8 +85,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The epoch's order."""
-        # Epochs of two seeds never share a generator's seed, as sums of both would.
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         return iter(torch.randperm(self.count, generator=generator).tolist())
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import scipy.io
+from scipy.io.matlab import MatReadError
 from torch import Tensor
 
 from bclightning.data.base import ImageDataModule, ImageTensors
@@ -176,7 +177,7 @@ def read_mat(
             return np.empty((0, 3, 32, 32), np.uint8), labels
         # Height, width, channel, image, the last one slowest: a view, image by image.
         images = content["X"].transpose(3, 2, 0, 1)
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+    except (MatReadError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise DataError(f"{path} is not a file of SVHN's format 2") from error
     if images.shape[1:] != (3, 32, 32) or images.dtype != np.uint8 or len(images) != len(labels):
         raise DataError(f"{path} is not a file of SVHN's format 2")

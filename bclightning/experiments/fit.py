@@ -122,6 +122,8 @@ class _Run:
         self.logger: TrackingLogger | None = None
         self.trainer = self._trainer()
         self.record = self._record()
+        if folder.record.exists():
+            self.record.started = RunRecord.read(folder.record).started
 
     def create(self) -> None:
         """Make the run's folder, in the first of the processes that train together."""

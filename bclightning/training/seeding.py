@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from bclightning.seeds import derive_seed
+
 
 class SeedEachEpoch(Callback):
     """Seed Python's, NumPy's and torch's generators at each epoch from (seed, epoch, rank).
@@ -27,9 +29,8 @@ class SeedEachEpoch(Callback):
         self.seed = seed
 
     def seed_of(self, epoch: int, rank: int = 0) -> int:
-        """The 64-bit seed of an epoch on one of several processes."""
-        sequence = np.random.SeedSequence([self.seed, epoch, rank])
-        return int(sequence.generate_state(1, np.uint64)[0])
+        """The seed of an epoch on one of several processes."""
+        return derive_seed(self.seed, epoch, rank)
 
     def on_train_batch_start(
         self,
@@ -42,5 +43,5 @@ class SeedEachEpoch(Callback):
         if batch_idx == 0:
             seed = self.seed_of(trainer.current_epoch, trainer.global_rank)
             random.seed(seed)
-            np.random.seed(seed % 2**32)
+            np.random.seed(seed)
             torch.manual_seed(seed)

@@ -109,12 +109,12 @@ class WeightStatistics(Callback):
         for name, layer in binary_layers(pl_module).items():
             key = _short(name)
             flipped = (layer.weight.detach() >= 0) != self._signs[key]
-            values = {
+            values: dict[str, Tensor | float] = {
                 f"flip_ratio/{key}": flipped.float().mean(),
                 f"saturation/{key}": saturation(layer),
             }
             # All processes hold the same weights; Lightning wants it said how to join them.
-            pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(dict(values), sync_dist=trainer.world_size > 1)
         epochs = trainer.current_epoch + 1
         if epochs % self.media_every == 0 or epochs == trainer.max_epochs:
             self._show(trainer, pl_module)

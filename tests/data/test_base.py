@@ -1,0 +1,108 @@
+"""Batches and orders that all data sets share."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bclightning.data import Digits
+from bclightning.data.base import EpochSampler, ImageTensors
+from bclightning.errors import UserError
+
+counts, seeds, epochs = st.integers(1, 60), st.integers(0, 2**31), st.integers(0, 10**4)
+
+
+def order(count: int, seed: int, epoch: int, before: tuple[int, ...] = ()) -> list[int]:
+    sampler = EpochSampler(count, seed)
+    for other in before:
+        sampler.set_epoch(other)
+        list(sampler)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+@given(counts, seeds, epochs)
+def test_an_epochs_order_is_a_permutation_whatever_came_before(count, seed, epoch):
+    once = order(count, seed, epoch)
+    assert sorted(once) == list(range(count))
+    assert order(count, seed, epoch, before=(0, 3)) == once
+
+
+def test_orders_differ_between_epochs_and_seeds():
+    orders = {tuple(order(50, seed, epoch)) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25
+
+
+def test_a_batch_is_one_indexing_operation(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ImageTensors, "__getitem__", lambda *_: pytest.fail("image by image"))
+    whole = ImageTensors.__getitems__
+    monkeypatch.setattr(
+        ImageTensors, "__getitems__", lambda self, i: calls.append(len(i)) or whole(self, i)
+    )
+    for _ in Digits(batch_size=100).train_dataloader():
+        pass
+    assert calls == [100] * 11
+
+
+def test_training_batches_are_full_and_evaluation_drops_nothing():
+    data = Digits(batch_size=100, eval_batch_size=64)
+    assert [len(labels) for _, labels in data.train_dataloader()] == [100] * 11
+    assert [len(labels) for _, labels in data.val_dataloader()] == [64] * 4 + [44]
+    assert sum(len(labels) for _, labels in data.test_dataloader()) == 300
+
+
+def test_an_epoch_is_the_same_in_a_fresh_data_module_and_in_an_old_one():
+    def labels(data: Digits, epoch: int) -> list[int]:
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return torch.cat([labels for _, labels in loader]).tolist()
+
+    old = Digits(seed=3)
+    first = labels(old, 0)
+    assert labels(old, 1) == labels(Digits(seed=3), 1) != first
+
+
+def test_the_runs_seed_is_the_default(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "17")
+    assert Digits().seed == 17
+    assert Digits(seed=2).seed == 2
+
+
+def test_statistics_take_a_fixed_spread_of_training_images():
+    data = Digits(eval_batch_size=30)
+    everything = torch.cat([images for images, _ in data.statistics_dataloader()])
+    assert torch.equal(everything, data._loaded()["train"].images)
+    some = torch.cat([images for images, _ in data.statistics_dataloader(100)])
+    assert len(some) == 100
+    assert torch.equal(some[[0, -1]], everything[[0, -1]])
+    assert torch.equal(some, torch.cat([i for i, _ in data.statistics_dataloader(100)]))
+
+
+def test_digits_are_split_evenly_and_centred_with_the_training_mean():
+    splits = Digits()._loaded()
+    for name, share in (("val", 30), ("test", 30)):
+        assert (splits[name].labels.bincount() - share).abs().max() <= 2
+    assert splits["train"].images.mean(0).abs().max() < 1e-6
+    assert splits["test"].images.mean(0).abs().max() > 1e-3
+    rows = torch.cat([split.images.flatten(1) for split in splits.values()])
+    assert len(rows) == 1797
+
+
+def test_one_image_is_what_the_batch_holds():
+    data = Digits()._loaded()["val"]
+    image, label = data[5]
+    images, labels = data.__getitems__([5])
+    assert torch.equal(image, images[0])
+    assert label == labels[0]
+
+
+@pytest.mark.parametrize("key", ["batch_size", "eval_batch_size"])
+def test_a_batch_of_nothing_is_refused(key):
+    with pytest.raises(ValueError, match=f"{key} must be at least 1, and is 0"):
+        Digits(**{key: 0})
+
+
+def test_a_batch_of_more_than_there_is_is_refused():
+    with pytest.raises(UserError, match="2000 is more than the 1197 training images of digits"):
+        Digits(batch_size=2000).setup("fit")
