@@ -55,12 +55,17 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
             raise
         flush_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: {path} was not written and its older content is intact; "
-                "free some space and start again"
-            ) from error
-        raise
+        raise full_disk(error, path) or error from error
+
+
+def full_disk(error: OSError, path: Path) -> UserError | None:
+    """What to tell the user where an error means that the disk is full, else ``None``."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return UserError(
+        f"the disk is full: {path} was not written and its older content is intact; "
+        "free some space and start again"
+    )
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -52,9 +52,10 @@ def refused(capsys):
             main(list(words))
         said = capsys.readouterr().err.strip()
         assert stopped.value.code == 2
-        assert said.startswith("bcl: ")
         assert "Traceback" not in said
-        return said.splitlines()[-1].removeprefix("bcl: ")
+        *_, sentence = said.splitlines()
+        assert sentence.startswith("bcl: ")
+        return sentence.removeprefix("bcl: ")
 
     return run
 

@@ -137,6 +137,8 @@ class ImageDataModule(LightningDataModule):
         for key, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"{key} must be at least 1, and is {size}")
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed must not be negative, and is {seed}")
         self.root = Path(root if root is not None else os.environ.get("BCL_DATA", "data"))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -211,7 +213,12 @@ class ImageDataModule(LightningDataModule):
 
         Args:
             limit: How many images at most, evenly spread over the split; all when left out.
+
+        Raises:
+            ValueError: The limit is less than 1.
         """
+        if limit is not None and limit < 1:
+            raise ValueError(f"statistics need at least one image, and the limit is {limit}")
         data = self._loaded()["train"]
         if limit is not None and limit < len(data):
             chosen = torch.linspace(0, len(data) - 1, limit).long()

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bclightning.storage import TEMPORARY_SUFFIX, flush_folder
+from bclightning.errors import UserError
+from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, full_disk
 
 Fill = Callable[[npt.NDArray[Any]], None]
 
@@ -43,6 +44,9 @@ def cached_array(
     Returns:
         A tensor over the mapped file. It is not to be written to: the file is mapped for reading.
 
+    Raises:
+        UserError: The disk is full, or the folder cannot be written to.
+
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -51,11 +55,17 @@ def cached_array(
     """
     key = json.dumps([depends_on, shape, dtype], sort_keys=True)
     path = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not _is_whole(path, shape, dtype):
-        with filelock.FileLock(folder / f".{path.name}.lock"):
-            if not _is_whole(path, shape, dtype):
-                _make(path, shape, dtype, fill)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _is_whole(path, shape, dtype):
+            with filelock.FileLock(folder / f".{path.name}.lock"):
+                if not _is_whole(path, shape, dtype):
+                    _make(path, shape, dtype, fill)
+    except OSError as error:
+        raise full_disk(error, path) or UserError(
+            f"the cache {path} cannot be written ({error.strerror}); "
+            "say where it can with --data.cache_dir DIR"
+        ) from error
     # Copy-on-write, since torch has no read-only tensors: a write by mistake stays in memory.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
@@ -74,6 +84,10 @@ def _make(path: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> None:
     temporary.unlink(missing_ok=True)
     try:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        # All of its space now: on a full disk a mapped page that cannot be written is a signal
+        # that ends the process, where this is an error.
+        with temporary.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         fill(array)
         array.flush()
         del array

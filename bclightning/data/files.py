@@ -1,8 +1,10 @@
 """Data files: found where people already have them, else downloaded; never used unverified."""
 
 import os
+import queue
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import pooch
 import requests
 
 from bclightning.errors import DataError
-from bclightning.storage import TEMPORARY_SUFFIX, flush_folder
+from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, full_disk
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
@@ -85,7 +87,10 @@ def obtain(file: DataFile, root: Path) -> Path:
                 if not path.exists():
                     _download(file, path)
         except OSError as error:
-            raise DataError(f"{path} cannot be written: {error.strerror}") from error
+            raise full_disk(error, path) or DataError(
+                f"{path} cannot be written ({error.strerror}); "
+                "say with --data.root DIR where the data is, or may go"
+            ) from error
     verify(file, path)
     return path
 
@@ -119,10 +124,40 @@ def _download(file: DataFile, path: Path) -> None:
 
 
 def _download_from(url: str, file: DataFile, output: IO[bytes]) -> None:
+    bounded = _Bounded(output, file.size)
+    answers: list[requests.Response] = []
     download = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), timeout=(CONNECT_SECONDS, SILENCE_SECONDS)
+        progressbar=sys.stderr.isatty(),
+        chunk_size=1 << 16,
+        timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+        # To close them, which the downloader leaves to the garbage collector after an error.
+        hooks={"response": lambda response, *_, **__: answers.append(response)},
     )
-    download(url, _Bounded(output, file.size), None)
+    # In a thread of its own, for a server that sends a byte now and then keeps its reader waiting
+    # without ever running into a time-out.
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            download(url, bounded, None)
+            outcome.put(None)
+        except BaseException as error:
+            outcome.put(error)
+        finally:
+            for answer in answers:
+                answer.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        try:
+            error = outcome.get(timeout=min(0.5, SILENCE_SECONDS))
+            break
+        except queue.Empty:
+            if bounded.is_too_slow():
+                bounded.abandoned = True
+                raise _BadAnswerError("a stalled answer") from None
+    if error is not None:
+        raise error
     if output.tell() != file.size:
         raise _BadAnswerError(f"{output.tell()} bytes instead of {file.size}")
 
@@ -144,21 +179,26 @@ class _BadAnswerError(Exception):
 
 
 class _Bounded:
-    """Passes bytes on, until there are more than there should be or they come too slowly."""
+    """Passes bytes on, until there are more than there should be or nobody waits for them."""
 
     def __init__(self, output: IO[bytes], size: int) -> None:
         self._output = output
         self._left = size
         self._received = 0
         self._started = time.monotonic()
+        self.abandoned = False
+
+    def is_too_slow(self) -> bool:
+        """Whether, after a first while, the bytes come slower than any usable connection's."""
+        elapsed = time.monotonic() - self._started
+        return elapsed > SILENCE_SECONDS and self._received < SLOWEST * elapsed
 
     def write(self, data: bytes) -> int:
         self._left -= len(data)
         self._received += len(data)
         if self._left < 0:
             raise _BadAnswerError("more bytes than the file has")
-        elapsed = time.monotonic() - self._started
-        if elapsed > SILENCE_SECONDS and self._received < SLOWEST * elapsed:
+        if self.abandoned:
             raise _BadAnswerError("a stalled answer")
         return self._output.write(data)
 

@@ -91,9 +91,13 @@ class BinaryConnect(ClipWeights):
         self.skip = skip if skip is not None else []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Convert the module's layers, once: testing after training finds them converted."""
-        if not binary_layers(pl_module):
-            convert_to_binary(pl_module, self.binarization, self.skip)
+        """Convert the module's layers before its optimizer is made."""
+        self.convert(pl_module)
+
+    def convert(self, module: torch.nn.Module) -> None:
+        """Convert the layers of a module, once: testing after training finds them converted."""
+        if not binary_layers(module):
+            convert_to_binary(module, self.binarization, self.skip)
 
 
 def _holds_any(optimizer: Optimizer, parameters: set[int]) -> bool:

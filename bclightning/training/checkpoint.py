@@ -174,6 +174,8 @@ class RunCheckpoint(Checkpoint):
     def _keep_as_best(self) -> None:
         # A second name for the same content costs no second write of a large file. last.ckpt is
         # never written to, only replaced, so best.ckpt keeps this epoch.
+        if self.best_path.exists() and self.best_path.samefile(self.last_path):
+            return
         temporary = self.folder / f".best.ckpt{TEMPORARY_SUFFIX}"
         temporary.unlink(missing_ok=True)
         try:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from bclightning import __version__
 from bclightning.errors import UserError
 from bclightning.storage import write_text
+from bclightning.training.callbacks import BinaryConnect
 from bclightning.training.classifier import Classifier
 from bclightning.training.explain import explain, nearest
 
@@ -173,21 +174,27 @@ class RunCLI(LightningCLI):
 
     def plain_config(self) -> dict[str, Any]:
         """The resolved configuration as plain data, fit for a file or a logger."""
-        config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         return config
 
     def write_config(self, path: Path) -> None:
         """Write the resolved configuration to a file that ``--config`` reads."""
-        write_text(path, self.parser.dump(self.config, skip_none=False))
+        write_text(path, self.parser.dump(self.config, skip_unset=False))
 
     def build_modules(self) -> tuple[Classifier, LightningDataModule]:
         """Build the model and the data module.
+
+        A `BinaryConnect` among the trainer's callbacks converts the model here already, so that
+        the run's name and record tell what is trained.
 
         Raises:
             UserError: A value that only the classes could check is wrong; the message is theirs.
         """
         try:
-            built = self.parser.instantiate_classes(self.config)
+            built = self.parser.instantiate(self.config)
+            for callback in _as_list(built.trainer.callbacks):
+                if isinstance(callback, BinaryConnect):
+                    callback.convert(built.model)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UserError(self._sentence(str(error))) from error
         self.config_init = built

@@ -103,6 +103,13 @@ def test_a_batch_of_nothing_is_refused(key):
         Digits(**{key: 0})
 
 
+def test_a_negative_seed_or_no_images_for_statistics_are_refused():
+    with pytest.raises(ValueError, match="seed must not be negative"):
+        Digits(seed=-1)
+    with pytest.raises(ValueError, match="at least one image"):
+        Digits().statistics_dataloader(0)
+
+
 def test_a_batch_of_more_than_there_is_is_refused():
     with pytest.raises(UserError, match="2000 is more than the 1197 training images of digits"):
         Digits(batch_size=2000).setup("fit")

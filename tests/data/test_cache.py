@@ -1,12 +1,15 @@
 """Cached arrays: made once, found again, made anew when anything they depend on changes."""
 
+import errno
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
 import torch
 
 from bclightning.data.cache import cached_array
+from bclightning.errors import UserError
 
 
 class Filler:
@@ -61,6 +64,22 @@ def test_a_filler_that_fails_leaves_nothing(tmp_path):
     assert not list(tmp_path.glob("*.npy")) + list(tmp_path.glob("*.part"))
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        cached(tmp_path, Filler())
+    assert not list(tmp_path.glob("*.npy")) + list(tmp_path.glob(".*.part"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="say where it can with"):
+        cached(tmp_path / "file" / "cache", Filler())
+
+
 def test_writing_to_the_tensor_does_not_reach_the_file(tmp_path):
     fill = Filler()
     cached(tmp_path, fill).zero_()
@@ -86,6 +105,7 @@ def make(folder) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_several_processes_make_it_once(tmp_path):
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=make, args=(tmp_path,)) for _ in range(4)]

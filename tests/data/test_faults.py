@@ -19,7 +19,7 @@ from bclightning.data import CIFAR10, MNIST, SVHN, cifar10, files, mnist, svhn
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain
 from bclightning.data.mnist import read_idx
-from bclightning.errors import DataError
+from bclightning.errors import DataError, UserError
 
 
 def test_every_truncation_of_the_gzipped_file_itself_is_refused(tmp_path):
@@ -99,7 +99,7 @@ def test_a_full_disk_during_a_download_is_one_sentence_and_leaves_nothing(tmp_pa
 
     monkeypatch.setattr(files, "_download_from", full)
     file = DataFile("file", hashlib.md5(b"").hexdigest(), 0, ("http://127.0.0.1:9/",))
-    with pytest.raises(DataError, match="file cannot be written: No space left on device"):
+    with pytest.raises(UserError, match=r"the disk is full: .*file was not written"):
         obtain(file, tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
