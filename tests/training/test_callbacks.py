@@ -26,7 +26,7 @@ class LitAutoEncoder(LightningModule):
         return nn.functional.mse_loss(self.decoder(self.encoder(x)), x)
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.1)
+        return torch.optim.Adam(self.parameters(), lr=1.0)
 
 
 class TwoOptimizers(LitAutoEncoder):
@@ -62,7 +62,7 @@ class Watch(ClipWeights):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         layers = binary_layers(pl_module).values()
-        self.largest.append(max(float(layer.weight.abs().max()) for layer in layers))
+        self.largest.append(max(float(layer.weight.detach().abs().max()) for layer in layers))
 
 
 def train(module, callbacks, batches=8, **settings):
