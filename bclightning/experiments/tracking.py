@@ -122,10 +122,23 @@ def start_tracking(
     """
     if mode == "disabled":
         return None
-    attempts: list[Mode] = ["online", "offline"] if mode == "online" else [mode]
-    for attempt in attempts:
+    what: dict[str, Any] = {
+        "project": settings.project,
+        "entity": settings.entity,
+        "dir": str(folder),
+        "name": run_id,
+        "group": group,
+        "job_type": job_type,
+        "tags": [*tags, *settings.tags],
+        "config": dict(config),
+    }
+    # W&B keeps the id of a run that it could not start, so the second attempt needs another.
+    attempts: dict[Mode, str] = {mode: run_id}
+    if mode == "online":
+        attempts["offline"] = f"{run_id}-offline"
+    for attempt, identity in attempts.items():
         try:
-            run = _open(settings, attempt, run_id, folder, group, job_type, tags, config)
+            run = _open(attempt, identity, what, settings.init_timeout)
         except Exception as error:  # whatever W&B does, the run goes on
             fallback = "logging offline" if attempt == "online" else "the run goes on without it"
             _warn(f"W&B could not start {attempt} ({_brief(error)}); {fallback}")
@@ -134,39 +147,23 @@ def start_tracking(
     return None
 
 
-def _open(
-    settings: WandbSettings,
-    mode: Mode,
-    run_id: str,
-    folder: Path,
-    group: str,
-    job_type: str,
-    tags: Sequence[str],
-    config: Mapping[str, Any],
-) -> Any:
+def _open(mode: Mode, identity: str, what: Mapping[str, Any], init_timeout: float) -> Any:
     import wandb
 
     # W&B prefers the environment's mode to the one that it is given.
     overridden = os.environ.pop("WANDB_MODE", None)
     try:
         return wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            dir=str(folder),
+            **what,
+            id=identity,
             mode=mode,
-            id=run_id,
-            name=run_id,
-            group=group,
-            job_type=job_type,
-            tags=[*tags, *settings.tags],
-            config=dict(config),
             resume="allow" if mode == "online" else None,
             # A run of its own, also where another one is open in this process.
             reinit="create_new",
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                init_timeout=settings.init_timeout,
+                init_timeout=init_timeout,
                 # What it would collect can hold secrets: command lines, environment, remote URLs.
                 # Our own record says what is needed.
                 disable_git=True,

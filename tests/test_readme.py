@@ -1,0 +1,97 @@
+"""What the README says is run, so that it stays true."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import bclightning
+from bclightning.cli import main
+from bclightning.experiments.record import RunRecord
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [
+    line.rpartition("&& ")[2] for block in blocks("bash") for line in block.splitlines() if line
+]
+
+
+def test_its_first_two_commands_are_the_promised_ones():
+    assert blocks("bash")[0].strip() == "pip install -e . && bcl fit --config digits.yaml"
+    assert blocks("bash")[1].strip() == "pip install -e '.[test]' && pytest"
+
+
+def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow(folder, capsys):
+    main(shlex.split(COMMANDS[0])[1:])
+    (record_path,) = folder.glob("results/runs/digits/*/run.json")
+    record = RunRecord.read(record_path)
+    assert record.test_error <= 4
+    assert record.chosen == {"weights": "binary", "batch_norm": "as trained"}
+    run = str(record_path.parent)
+    follow = [c for c in COMMANDS if re.match(r"bcl (test|validate|predict|fit --resume)", c)]
+    assert len(follow) == 4
+    for command in follow:
+        words = shlex.split(command)[1:]
+        main([run if word == "RUN" or word.startswith("results/runs/") else word for word in words])
+    assert (folder / "classes.csv").exists()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("bcl fit --config")])
+@pytest.mark.parametrize("method", ["none", "stochastic"])
+def test_its_settings_are_accepted(folder, capsys, command, method):
+    (folder / "mine.yaml").write_text("trainer: {max_epochs: 2}\n")
+    words = shlex.split(command.replace("METHOD", method))[1:]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, *([] if "--print_config" in words else ["--print_config"])])
+    assert stopped.value.code == 0
+
+
+def test_every_command_is_one_that_is_tested_here():
+    known = ("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict")
+    others = [c for c in COMMANDS if not c.startswith(known)]
+    assert [c.split()[0] for c in others] == ["pytest", "wandb", "wandb"]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_its_python_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_public_name_is_there():
+    assert all(hasattr(bclightning, name) for name in bclightning.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = bclightning.nothing
+
+
+def test_its_figures_are_those_of_the_records():
+    """Every figure of ours in the table is in a committed record."""
+    folder = ROOT / "results" / "mnist" / "ten-epochs"
+    records = [RunRecord.read(path) for path in folder.glob("*/run.json")]
+    assert {record.method for record in records} == {
+        "none",
+        "dropout",
+        "deterministic",
+        "stochastic",
+    }
+    for record in records:
+        errors = {(e["weights"], e["batch_norm"]): f"{e['error']:.2f}" for e in record.test}
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| {record.method} ")]
+        _, _, real, real_again, binary, binary_again, _, _ = [
+            part.strip() for part in row.split("|")
+        ]
+        assert real == errors["real", "as trained"]
+        assert real_again == errors["real", "re-estimated"]
+        assert binary == errors.get(("binary", "as trained"), "-")
+        assert binary_again == errors.get(("binary", "re-estimated"), "-")
