@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from bclightning import __version__
 from bclightning.errors import UserError
+from bclightning.storage import full_disk
 
 USAGE = """\
 usage: bcl COMMAND [options]
@@ -42,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _dispatch(words)
     except UserError as error:
         print(f"bcl: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        # Where no writer of ours was the one to meet it, as when a folder is made.
+        full = full_disk(error, Path(error.filename or "a file"))
+        if full is None:
+            raise
+        print(f"bcl: {full}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

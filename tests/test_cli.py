@@ -213,3 +213,15 @@ def test_two_processes_train_one_network(folder, tiny):
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("best epoch ") == 1
     assert (folder / "results/runs/digits/r/metrics.csv").read_text().count("\n") == 4
+
+
+def test_a_full_disk_that_no_writer_of_ours_met_is_one_sentence_too(
+    folder, tiny, refused, monkeypatch
+):
+    from pathlib import Path
+
+    def full(self, *arguments, **keywords):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert "the disk is full" in refused("fit", "--config", tiny, "--run_id", "r")

@@ -234,6 +234,29 @@ class ImageDataModule(LightningDataModule):
         return self._splits
 
 
+class CachedImageDataModule(ImageDataModule):
+    """A data set whose images are arranged or whitened once and kept on the disk.
+
+    Args:
+        root: See `ImageDataModule`.
+        batch_size: See `ImageDataModule`.
+        eval_batch_size: See `ImageDataModule`.
+        seed: See `ImageDataModule`.
+        cache_dir: Where the images go; ``root/bclightning-cache`` when left out.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 50,
+        eval_batch_size: int = 1000,
+        seed: int | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__(root, batch_size, eval_batch_size, seed)
+        self.cache_dir = Path(cache_dir) if cache_dir else self.root / "bclightning-cache"
+
+
 def centred(splits: dict[str, ImageTensors]) -> dict[str, ImageTensors]:
     """Subtract the training images' mean, pixel by pixel, from all splits, in place.
 

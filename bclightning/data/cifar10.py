@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bclightning.data.base import ImageDataModule, ImageTensors
+from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain, verify
 from bclightning.errors import DataError
@@ -33,19 +33,12 @@ def _batch(name: str, md5: str, size: int) -> DataFile:
     return DataFile(f"{_FOLDER}/{name}", md5, size)
 
 
-class CIFAR10(ImageDataModule):
+class CIFAR10(CachedImageDataModule):
     """50,000 and 10,000 colour images of 32 x 32 pixels, contrast-normalized and ZCA-whitened.
 
     The last 5,000 training images validate. Whitening is estimated on the 45,000 that train; the
     authors' code took all 50,000. The result is cached, in 0.7 GB. Arguments as of
-    `ImageDataModule`; the files lie in ``root/cifar-10-batches-py`` as torchvision lays them.
-
-    Args:
-        root: See `ImageDataModule`.
-        batch_size: See `ImageDataModule`.
-        eval_batch_size: See `ImageDataModule`.
-        seed: See `ImageDataModule`.
-        cache_dir: Where the whitened images go; ``root/bclightning-cache`` when left out.
+    `CachedImageDataModule`; the files lie in ``root/cifar-10-batches-py`` as torchvision lays them.
 
     Raises:
         DataError: In `prepare_data`: a file is damaged, or missing and not to be had.
@@ -83,17 +76,6 @@ class CIFAR10(ImageDataModule):
         _batch("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb", 31_035_623),
         _batch("test_batch", "40351d587109b95175f43aff81a1287e", 31_035_526),
     )
-
-    def __init__(
-        self,
-        root: str | None = None,
-        batch_size: int = 50,
-        eval_batch_size: int = 1000,
-        seed: int | None = None,
-        cache_dir: str | None = None,
-    ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, seed)
-        self.cache_dir = Path(cache_dir) if cache_dir else self.root / "bclightning-cache"
 
     def prepare_data(self) -> None:
         """Make sure of the six batch files, from the archive where they are missing."""

@@ -10,7 +10,7 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 from torch import Tensor
 
-from bclightning.data.base import ImageDataModule, ImageTensors
+from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import DataError
@@ -32,21 +32,14 @@ def normalize(pixels: Tensor) -> Tensor:
     return local_contrast_normalize(global_contrast_normalize(pixels.float()))
 
 
-class SVHN(ImageDataModule):
+class SVHN(CachedImageDataModule):
     """598,388 training, 6,000 validation and 26,032 test images of 32 x 32 pixels in colour.
 
     The validation set is balanced: of each class the last 400 images of ``train`` and the last 200
     of ``extra``. The last ones, since neighbours in the files are digits of one photograph, which
     a random choice would put on both sides. The images are kept as they are, mapped from a cache of
     1.9 GB, and each batch is normalized when it is used, globally and locally, in all three
-    channels. Arguments as of `ImageDataModule`; the three ``.mat`` files lie in `root`.
-
-    Args:
-        root: See `ImageDataModule`.
-        batch_size: See `ImageDataModule`.
-        eval_batch_size: See `ImageDataModule`.
-        seed: See `ImageDataModule`.
-        cache_dir: Where the images go; ``root/bclightning-cache`` when left out.
+    channels. Arguments as of `CachedImageDataModule`; the three ``.mat`` files lie in `root`.
 
     Raises:
         DataError: In `prepare_data`: a file is damaged, or missing and not to be had.
@@ -63,17 +56,6 @@ class SVHN(ImageDataModule):
         _file("extra_32x32.mat", "a93ce644f1a588dc4d68dda5feec44a7", 1_329_278_602),
         _file("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3", 64_275_384),
     )
-
-    def __init__(
-        self,
-        root: str | None = None,
-        batch_size: int = 50,
-        eval_batch_size: int = 1000,
-        seed: int | None = None,
-        cache_dir: str | None = None,
-    ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, seed)
-        self.cache_dir = Path(cache_dir) if cache_dir else self.root / "bclightning-cache"
 
     def prepare_data(self) -> None:
         """Make sure of the files and arrange their images in the cache."""
