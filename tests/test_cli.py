@@ -211,7 +211,7 @@ def test_two_processes_train_one_network(folder, tiny):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("best epoch ") == 1
+    assert process.stdout.count("\nbest epoch ") == 1
     assert (folder / "results/runs/digits/r/metrics.csv").read_text().count("\n") == 4
 
 
