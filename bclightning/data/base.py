@@ -157,7 +157,7 @@ class ImageDataModule(LightningDataModule):
 
     def split_sizes(self) -> dict[str, int]:
         """Number of images in each split."""
-        return {split: len(images) for split, images in self._loaded().items()}
+        return {split: len(images) for split, images in self.loaded_splits().items()}
 
     def checksums(self) -> dict[str, str]:
         """MD5 of each file that the data set is made of, by name."""
@@ -174,7 +174,7 @@ class ImageDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load the splits, once."""
-        training = len(self._loaded()["train"])
+        training = len(self.loaded_splits()["train"])
         if self.batch_size > training:
             raise UserError(
                 f"batch_size {self.batch_size} is more than the {training} training images of "
@@ -187,7 +187,7 @@ class ImageDataModule(LightningDataModule):
         The rest of an epoch that fills no batch is left out: batch normalization of a few images,
         or one, is not that of a batch. The paper's batch sizes leave nothing.
         """
-        data = self._loaded()["train"]
+        data = self.loaded_splits()["train"]
         return DataLoader(
             data,
             batch_size=self.batch_size,
@@ -198,11 +198,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation images in file order."""
-        return self._in_order(self._loaded()["val"])
+        return self._in_order(self.loaded_splits()["val"])
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test images in file order."""
-        return self._in_order(self._loaded()["test"])
+        return self._in_order(self.loaded_splits()["test"])
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Test images in file order, to be classified."""
@@ -219,7 +219,7 @@ class ImageDataModule(LightningDataModule):
         """
         if limit is not None and limit < 1:
             raise ValueError(f"statistics need at least one image, and the limit is {limit}")
-        data = self._loaded()["train"]
+        data = self.loaded_splits()["train"]
         if limit is not None and limit < len(data):
             chosen = torch.linspace(0, len(data) - 1, limit).long()
             data = ImageTensors(data.images[chosen], data.labels[chosen], data.transform)
@@ -228,10 +228,15 @@ class ImageDataModule(LightningDataModule):
     def _in_order(self, data: ImageTensors) -> DataLoader[Batch]:
         return DataLoader(data, batch_size=self.eval_batch_size, collate_fn=as_it_is)
 
-    def _loaded(self) -> dict[str, ImageTensors]:
+    def loaded_splits(self) -> dict[str, ImageTensors]:
+        """The splits, loaded at the first call."""
         if not self._splits:
             self._splits = self.load_splits()
         return self._splits
+
+    def use_splits(self, splits: dict[str, ImageTensors]) -> None:
+        """Use splits that another data module has loaded, of the same data."""
+        self._splits = splits
 
 
 class CachedImageDataModule(ImageDataModule):

@@ -84,7 +84,7 @@ class CIFAR10(CachedImageDataModule):
             extract(obtain(self.archive, self.root), missing, self.root)
         for file in self.files:
             verify(file, self.root / file.name)
-        self._loaded()
+        self.loaded_splits()
 
     def load_splits(self) -> dict[str, ImageTensors]:
         """Find the whitened images in the cache, or whiten them."""

@@ -60,7 +60,7 @@ class SVHN(CachedImageDataModule):
     def prepare_data(self) -> None:
         """Make sure of the files and arrange their images in the cache."""
         super().prepare_data()
-        self._loaded()
+        self.loaded_splits()
 
     def load_splits(self) -> dict[str, ImageTensors]:
         """Find the images in the cache, or arrange them there."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
+from bclightning.experiments.job import Job
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.report import method_table
 from bclightning.experiments.tracking import WandbSettings
@@ -136,7 +137,7 @@ def _rebuilt(
         rest,
         prog=f"bcl {command}",
         description="Evaluate a trained network.",
-        settings={"wandb": WandbSettings},
+        settings={"wandb": WandbSettings, "job": Job},
         shown={**SHOWN, **(shown or {})},
     )
     model, datamodule = cli.build_modules()

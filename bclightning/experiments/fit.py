@@ -18,6 +18,7 @@ from bclightning.errors import UserError
 from bclightning.experiments.evaluate import evaluate_methods, load_weights
 from bclightning.experiments.folder import RunFolder, checked_name
 from bclightning.experiments.interrupt import Interrupted, interruptible
+from bclightning.experiments.job import Job, LoadedData, settings_of
 from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
@@ -46,6 +47,8 @@ FOLDER_VARIABLE = "BCL_RUN_FOLDER"
 
 SHOWN = {"--resume": "Go on with a stopped run: its folder, or its id below results/runs."}
 
+SETTINGS = {"wandb": WandbSettings, "job": Job}
+
 DESCRIPTION = (
     "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "
     "from options as Lightning users know them: --trainer.max_epochs 3 --data.batch_size 50 "
@@ -53,11 +56,17 @@ DESCRIPTION = (
 )
 
 
-def fit(arguments: Sequence[str]) -> RunRecord:
+def fit(
+    arguments: Sequence[str],
+    callbacks: Sequence[Callback] = (),
+    loaded: LoadedData | None = None,
+) -> RunRecord:
     """Train a network by the command line of `bcl fit`, test its best epoch, and report.
 
     Args:
         arguments: The command line after ``fit``.
+        callbacks: More callbacks than the configuration names.
+        loaded: Data that runs of one process share.
 
     Returns:
         The finished run's record.
@@ -72,20 +81,19 @@ def fit(arguments: Sequence[str]) -> RunRecord:
         _refuse_overrides(rest)
         rest = ["--config", str(folder.config), *rest]
     quiet_lightning()
-    cli = RunCLI(rest, "bcl fit", DESCRIPTION, settings={"wandb": WandbSettings}, shown=SHOWN)
+    cli = RunCLI(rest, "bcl fit", DESCRIPTION, settings=SETTINGS, shown=SHOWN)
     if (cli.config.trainer.max_epochs or 0) < 1:
         raise UserError("--trainer.max_epochs must be at least 1")
     with interruptible():
         model, datamodule = cli.build_modules()
         if isinstance(datamodule, ImageDataModule):
             # Before there is a folder: a run that has no data has nothing to remember.
-            datamodule.prepare_data()
-            datamodule.setup("fit")
+            (loaded or LoadedData()).provide(datamodule, cli.plain_config()["data"])
         if cli.config.warm_start:
             load_weights(model, cli.config.warm_start)
         if resumed is None:
             folder = _new_folder(cli, model, datamodule)
-        run = _Run(cli, model, datamodule, folder)
+        run = _Run(cli, model, datamodule, folder, callbacks)
         if resumed is None:
             # Not before everything that can be checked is checked.
             run.create()
@@ -111,7 +119,12 @@ class _Run:
     """One run: trains, judges, records, reports."""
 
     def __init__(
-        self, cli: RunCLI, model: Classifier, datamodule: LightningDataModule, folder: RunFolder
+        self,
+        cli: RunCLI,
+        model: Classifier,
+        datamodule: LightningDataModule,
+        folder: RunFolder,
+        callbacks: Sequence[Callback],
     ) -> None:
         self.cli = cli
         self.model = model
@@ -120,7 +133,8 @@ class _Run:
         self.console = Console()
         self.checkpoint = RunCheckpoint(folder.checkpoints, MetricsTable(folder.metrics))
         self.logger: TrackingLogger | None = None
-        self.trainer = self._trainer()
+        self.job: Job = cli.config_init.job
+        self.trainer = self._trainer(callbacks)
         self.record = self._record()
         if folder.record.exists():
             self.record.started = RunRecord.read(folder.record).started
@@ -164,38 +178,44 @@ class _Run:
         settings = self.cli.config_init.wandb
         mode, reason = decide_mode(settings, os.environ)
         self.console.print(reason, highlight=False, soft_wrap=True)
-        self.record.wandb = {"mode": mode, "id": self.record.run_id}
+        identity = "-".join(filter(None, [self.record.run_id, self.job.token]))
+        self.record.wandb = {"mode": mode, "id": identity}
         self.logger = start_tracking(
             settings,
             mode,
-            run_id=self.record.run_id,
+            run_id=identity,
+            name=self.record.run_id,
             folder=self.folder.path,
             group=self.record.experiment,
-            job_type="train",
+            job_type=self.record.stage,
             tags=[
                 f"method:{self.record.method}",
                 f"data:{self.record.data}",
                 f"seed:{self.record.seed}",
+                f"arm:{self.record.row}",
             ],
             config={
                 "method": self.record.method,
+                "arm": self.record.row,
                 "data_set": self.record.data,
                 "seed": self.record.seed,
+                "split_sizes": self.record.split_sizes,
                 **self.cli.plain_config(),
             },
         )
         if self.logger is not None:
             self.trainer.loggers = [*self.trainer.loggers, self.logger]
 
-    def _trainer(self) -> Trainer:
-        callbacks: list[Callback] = [
+    def _trainer(self, callbacks: Sequence[Callback]) -> Trainer:
+        ours: list[Callback] = [
             SeedEachEpoch(self.cli.config.seed_everything),
             WeightStatistics(),
             self.checkpoint,
+            *callbacks,
         ]
         if self.cli.config.trainer.enable_progress_bar is not False:
-            callbacks.append(RunProgress(self.checkpoint))
-        return self.cli.build_trainer(callbacks, [WholeFileCheckpointIO()])
+            ours.append(RunProgress(self.checkpoint))
+        return self.cli.build_trainer(ours, [WholeFileCheckpointIO()])
 
     def _train(self) -> None:
         last = self.checkpoint.last_path
@@ -212,7 +232,10 @@ class _Run:
         )
 
     def _judge(self) -> None:
-        """Test the epoch with the best validation error; only now is the test set touched."""
+        """Test the epoch with the best validation error; only now is the test set touched.
+
+        While a setting is searched for, it is not touched at all.
+        """
         if not is_first_process() or not self.checkpoint.best_path.exists():
             return
         # With several processes the callback's memory is another process's; the file is not.
@@ -221,13 +244,17 @@ class _Run:
         self.record.validation_error = saved["best"]
         self.record.train_seconds = round(saved["seconds"], 1)
         load_weights(self.model, self.checkpoint.best_path)
+        if self.job.stage == "tune":
+            self._summarize()
+            return
         self.console.print("testing the best epoch ...", highlight=False)
         errors = evaluate_methods(self.model, self.datamodule, self.trainer, "test")
         self.record.test = [asdict(error) for error in errors]
-        if self.logger is not None:
-            self.logger.log_summary(self._summary())
+        self._summarize()
 
-    def _summary(self) -> dict[str, Any]:
+    def _summarize(self) -> None:
+        if self.logger is None:
+            return
         summary: dict[str, Any] = {
             "best_epoch": self.record.best_epoch,
             "best/val/error": self.record.validation_error,
@@ -239,7 +266,7 @@ class _Run:
         for entry in self.record.test:
             statistics = entry["batch_norm"].replace(" ", "_")
             summary[f"test/error/{entry['weights']}/{statistics}"] = entry["error"]
-        return summary
+        self.logger.log_summary(summary)
 
     def _record(self) -> RunRecord:
         size = model_size(self.model)
@@ -252,6 +279,10 @@ class _Run:
             data=data_name(data),
             seed=self.cli.config.seed_everything,
             epochs=self.trainer.max_epochs or 0,
+            arm=self.job.arm or "",
+            stage=self.job.stage,
+            trial=self.job.trial,
+            settings=settings_of(self.cli.plain_config()),
             chosen={"weights": weights, "batch_norm": statistics},
             split_sizes=data.split_sizes() if isinstance(data, ImageDataModule) else {},
             checksums=data.checksums() if isinstance(data, ImageDataModule) else {},

@@ -10,7 +10,10 @@ from bclightning.storage import write_text
 
 FORMAT = 1
 
-Status = Literal["running", "finished", "interrupted", "failed"]
+Status = Literal["running", "finished", "interrupted", "failed", "pruned"]
+
+Stage = Literal["train", "tune", "final"]
+"""What a run is for: itself, a sweep's search for a setting, or the setting that was found."""
 
 
 @dataclass
@@ -24,6 +27,11 @@ class RunRecord:
         data: Name of the data set.
         seed: The seed of everything.
         epochs: Number of epochs asked for.
+        arm: The row of a comparison that the run belongs to; its method when left out.
+        stage: What the run is for; tuning runs do not touch the test set.
+        trial: Number of the sweep's trial.
+        settings: What was configured, flat, as ``{"model.learning_rate": 0.001}``, without the
+            seed and without names and places: runs of the same settings differ by chance alone.
         status: ``running`` until the run ends; a killed run stays so.
         reason: Why it failed or was interrupted.
         best_epoch: The epoch with the lowest validation error, counted from 0 as in metrics.csv.
@@ -49,6 +57,8 @@ class RunRecord:
         >>> record = RunRecord(run_id="a", experiment="e", method="none", data="digits", seed=0)
         >>> record.status
         'running'
+        >>> record.row
+        'none'
     """
 
     run_id: str
@@ -57,6 +67,10 @@ class RunRecord:
     data: str
     seed: int
     epochs: int = 0
+    arm: str = ""
+    stage: Stage = "train"
+    trial: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     status: Status = "running"
     reason: str = ""
     best_epoch: int | None = None
@@ -77,6 +91,11 @@ class RunRecord:
     finished: str = ""
     train_seconds: float = 0.0
     format: int = FORMAT
+
+    @property
+    def row(self) -> str:
+        """The row of a comparison that the run belongs to."""
+        return self.arm or self.method
 
     @property
     def test_error(self) -> float | None:

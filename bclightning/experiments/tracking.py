@@ -94,6 +94,7 @@ def start_tracking(
     mode: Mode,
     *,
     run_id: str,
+    name: str,
     folder: Path,
     group: str,
     job_type: str,
@@ -107,7 +108,8 @@ def start_tracking(
     Args:
         settings: Project, entity, more tags, and how long to wait.
         mode: From `decide_mode`.
-        run_id: The run's name; one that was used before is gone on with.
+        run_id: W&B's id for the run; one that was used before is gone on with.
+        name: What W&B shows for it.
         folder: The run's folder.
         group: The experiment or sweep.
         job_type: The stage: ``train``, ``tune`` or ``final``.
@@ -126,7 +128,7 @@ def start_tracking(
         "project": settings.project,
         "entity": settings.entity,
         "dir": str(folder),
-        "name": run_id,
+        "name": name,
         "group": group,
         "job_type": job_type,
         "tags": [*tags, *settings.tags],

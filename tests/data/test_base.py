@@ -72,7 +72,7 @@ def test_the_runs_seed_is_the_default(monkeypatch):
 def test_statistics_take_a_fixed_spread_of_training_images():
     data = Digits(eval_batch_size=30)
     everything = torch.cat([images for images, _ in data.statistics_dataloader()])
-    assert torch.equal(everything, data._loaded()["train"].images)
+    assert torch.equal(everything, data.loaded_splits()["train"].images)
     some = torch.cat([images for images, _ in data.statistics_dataloader(100)])
     assert len(some) == 100
     assert torch.equal(some[[0, -1]], everything[[0, -1]])
@@ -80,7 +80,7 @@ def test_statistics_take_a_fixed_spread_of_training_images():
 
 
 def test_digits_are_split_evenly_and_centred_with_the_training_mean():
-    splits = Digits()._loaded()
+    splits = Digits().loaded_splits()
     for name, share in (("val", 30), ("test", 30)):
         assert (splits[name].labels.bincount() - share).abs().max() <= 2
     assert splits["train"].images.mean(0).abs().max() < 1e-6
@@ -90,7 +90,7 @@ def test_digits_are_split_evenly_and_centred_with_the_training_mean():
 
 
 def test_one_image_is_what_the_batch_holds():
-    data = Digits()._loaded()["val"]
+    data = Digits().loaded_splits()["val"]
     image, label = data[5]
     images, labels = data.__getitems__([5])
     assert torch.equal(image, images[0])

@@ -30,7 +30,7 @@ def test_mnist_splits_are_the_papers_and_centred_with_the_training_mean(mnist_ro
     assert data.split_sizes() == {"train": 100, "val": 30, "test": 40}
     pixels = raw_mnist(mnist_root, "train-images-idx3-ubyte.gz")[16:].reshape(130, 1, 28, 28) / 255
     mean = pixels[:100].mean(0)
-    splits = data._loaded()
+    splits = data.loaded_splits()
     np.testing.assert_allclose(splits["train"].images, pixels[:100] - mean, atol=1e-6)
     np.testing.assert_allclose(splits["val"].images, pixels[100:] - mean, atol=1e-6)
     test = raw_mnist(mnist_root, "t10k-images-idx3-ubyte.gz")[16:].reshape(40, 1, 28, 28) / 255
@@ -67,7 +67,7 @@ def test_cifar10_is_whitened_by_the_training_split_alone(cifar10_root):
     pixels = torch.cat([pixels for pixels, _ in parts]).float()
     images = global_contrast_normalize(pixels, 55.0)
     expected = ZCA.fit(images[:80], 0.1).apply(images)
-    splits = data._loaded()
+    splits = data.loaded_splits()
     ours = torch.cat([splits[split].images for split in ("train", "val", "test")])
     assert torch.allclose(ours, expected, atol=1e-4)
     assert torch.equal(splits["test"].labels, parts[-1][1])
@@ -132,7 +132,7 @@ def test_svhn_splits_are_the_papers(svhn_root):
     data = SVHN(str(svhn_root))
     data.prepare_data()
     assert data.split_sizes() == {"train": 100, "val": 50, "test": 40}
-    splits = data._loaded()
+    splits = data.loaded_splits()
     assert splits["val"].labels.bincount().tolist() == [5] * 10
     # File order within each split, and every image somewhere: 40 of train's 60, 60 of extra's 90.
     assert splits["train"].labels.tolist() == [i % 10 for i in range(40)] + [
@@ -151,7 +151,7 @@ def test_svhn_batches_are_normalized_as_they_are_used(svhn_root):
     data = SVHN(str(svhn_root), batch_size=10)
     data.prepare_data()
     images, _ = next(iter(data.val_dataloader()))
-    raw = data._loaded()["val"].images
+    raw = data.loaded_splits()["val"].images
     assert raw.dtype == torch.uint8
     assert torch.equal(images, normalize(raw))
     assert all(images[:, channel].std() > 0.1 for channel in range(3))
@@ -195,7 +195,7 @@ def test_the_real_mnist():
     data = MNIST()
     data.prepare_data()
     assert data.split_sizes() == {"train": 50_000, "val": 10_000, "test": 10_000}
-    counts = data._loaded()["test"].labels.bincount().tolist()
+    counts = data.loaded_splits()["test"].labels.bincount().tolist()
     assert counts == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
@@ -205,7 +205,7 @@ def test_the_real_cifar10(tmp_path):
     data = CIFAR10(cache_dir=str(tmp_path))
     data.prepare_data()
     assert data.split_sizes() == {"train": 45_000, "val": 5_000, "test": 10_000}
-    splits = data._loaded()
+    splits = data.loaded_splits()
     assert splits["test"].labels.bincount().tolist() == [1000] * 10
     train = splits["train"].images.flatten(1)
     assert train.mean(0).abs().max() < 1e-3

@@ -62,7 +62,7 @@ def prepare_and_iterate(root: Path) -> None:
         finite = finite and bool(images.isfinite().all()) and images.shape == (50, 3, 32, 32)
         batches += len(labels) == 50
     evaluated = sum(len(labels) for _, labels in data.test_dataloader())
-    splits = data._loaded()
+    splits = data.loaded_splits()
     for name, split in splits.items():
         np.savez(root / name, places=place(split.images), labels=split.labels.numpy())
     report = {
@@ -131,7 +131,7 @@ def test_svhn_at_its_real_size_is_prepared_and_trained_on_in_six_gibibytes(big_r
 def test_each_direction_of_the_real_cifar10_is_whitened_as_far_as_the_bias_lets_it(tmp_path):
     data = CIFAR10(cache_dir=str(tmp_path))
     data.prepare_data()
-    white = data._loaded()["train"].images.flatten(1).double().numpy()
+    white = data.loaded_splits()["train"].images.flatten(1).double().numpy()
     pixels = torch.cat([read_batch(file, data.root)[0] for file in CIFAR10.files[:-1]])
     raw = global_contrast_normalize(pixels[:45_000].float(), CONTRAST_SCALE).flatten(1).double()
     variances, directions = np.linalg.eigh(np.cov(raw.numpy().T, bias=True))

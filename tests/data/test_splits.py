@@ -61,7 +61,7 @@ def test_an_order_neither_uses_nor_moves_the_global_generator():
 
 
 def test_another_mnist_test_set_changes_nothing_in_training_and_validation(mnist_root, monkeypatch):
-    before = MNIST(str(mnist_root))._loaded()
+    before = MNIST(str(mnist_root)).loaded_splits()
     file = MNIST.files[2]
     path = mnist_root / file.name
     content = gzip.decompress(path.read_bytes())
@@ -70,7 +70,7 @@ def test_another_mnist_test_set_changes_nothing_in_training_and_validation(mnist
         file, md5=hashlib.md5(path.read_bytes()).hexdigest(), size=path.stat().st_size
     )
     monkeypatch.setattr(MNIST, "files", (*MNIST.files[:2], other, MNIST.files[3]))
-    after = MNIST(str(mnist_root))._loaded()
+    after = MNIST(str(mnist_root)).loaded_splits()
     assert torch.equal(after["train"].images, before["train"].images)
     assert torch.equal(after["val"].images, before["val"].images)
     # The test images are the negatives, about the same training mean.
@@ -88,7 +88,9 @@ def test_another_mnist_test_set_changes_nothing_in_training_and_validation(mnist
 def test_no_image_is_in_two_splits_or_twice_in_one(request, kind, root):
     data = kind(str(request.getfixturevalue(root)), batch_size=10)
     data.prepare_data()
-    seen = [image.numpy().tobytes() for split in data._loaded().values() for image in split.images]
+    seen = [
+        image.numpy().tobytes() for split in data.loaded_splits().values() for image in split.images
+    ]
     assert len(set(seen)) == len(seen) == sum(data.split_sizes().values())
 
 
@@ -96,7 +98,7 @@ def test_svhn_normalizes_a_batch_at_once(svhn_root, monkeypatch):
     data = SVHN(str(svhn_root), batch_size=30, eval_batch_size=16)
     data.prepare_data()
     sizes = []
-    for split in data._loaded().values():
+    for split in data.loaded_splits().values():
         monkeypatch.setattr(
             split, "transform", lambda images: sizes.append(len(images)) or svhn.normalize(images)
         )
@@ -110,10 +112,10 @@ def test_svhn_normalizes_a_batch_at_once(svhn_root, monkeypatch):
 
 
 def test_svhn_of_another_split_is_another_cache(svhn_root, tmp_path, monkeypatch):
-    before = SVHN(str(svhn_root))._loaded()
+    before = SVHN(str(svhn_root)).loaded_splits()
     monkeypatch.setattr(SVHN, "validation_counts", (3, 2))
-    after = SVHN(str(svhn_root))._loaded()
-    fresh = SVHN(str(svhn_root), cache_dir=str(tmp_path / "elsewhere"))._loaded()
+    after = SVHN(str(svhn_root)).loaded_splits()
+    fresh = SVHN(str(svhn_root), cache_dir=str(tmp_path / "elsewhere")).loaded_splits()
     assert [len(fresh[name]) for name in ("train", "val", "test")] == [100, 50, 40]
     for name in ("train", "val"):
         assert torch.equal(after[name].images, fresh[name].images)

@@ -80,7 +80,7 @@ def test_predictions_are_those_of_the_chosen_method(folder, tiny):
     predicted = [line.split(",")[1] for line in lines[1:]]
     from bclightning.data import Digits
 
-    labels = [str(int(label)) for label in Digits()._loaded()["test"].labels]
+    labels = [str(int(label)) for label in Digits().loaded_splits()["test"].labels]
     wrong = sum(p != t for p, t in zip(predicted, labels, strict=True))
     record = RunRecord.read(folder / "results/runs/digits/r/run.json")
     assert 100 * wrong / 300 == pytest.approx(record.test_error)

@@ -59,6 +59,7 @@ def start(folder, run_id="mnist-stochastic-s0", mode="offline", **settings):
         WandbSettings(init_timeout=2.0, finish_timeout=3.0, **settings),
         mode,
         run_id=run_id,
+        name=run_id,
         folder=folder,
         group="mnist",
         job_type="train",
@@ -287,7 +288,8 @@ def test_a_server_that_dies_in_the_middle_does_not_hold_the_process(tmp_path):
         "import sys, pathlib, warnings\n"
         "from bclightning.experiments.tracking import *\n"
         "logger = start_tracking(WandbSettings(init_timeout=5, finish_timeout=3), 'online',\n"
-        "    run_id='r', folder=pathlib.Path('.'), group='g', job_type='t', tags=[], config={})\n"
+        "    run_id='r', name='r', folder=pathlib.Path('.'), group='g', job_type='t',\n"
+        "    tags=[], config={})\n"
         "logger.log_metrics({'epoch': 0, 'x': 1.0}); print('dead', flush=True); input()\n"
         "logger.log_metrics({'epoch': 1, 'x': 1.0}); logger.finish(0); print('over', flush=True)\n"
     )

@@ -17,7 +17,7 @@ def plainly_trained(method: str) -> nn.Module:
     torch.manual_seed(0)
     network = MLP(64, [16], regularizer=method)
     data = Digits(batch_size=50, seed=0)
-    splits = data._loaded()
+    splits = data.loaded_splits()
     weights = [m.weight for m in network.modules() if isinstance(m, nn.Linear)]
     binary = method in ("deterministic", "stochastic")
     scaled = [(w, (sum(w.shape) / 1.5) ** 0.5 if binary else 1.0) for w in weights]
