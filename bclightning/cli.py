@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bclightning import __version__
-from bclightning.errors import UserError
+from bclightning.errors import UserError, nearest
 from bclightning.storage import full_disk
 
 USAGE = """\
@@ -19,6 +19,8 @@ commands:
   validate   errors on validation:   bcl validate --run RUN
   test       errors on the test set: bcl test --run RUN
   predict    classify test images:   bcl predict --run RUN
+  sweep      tune, then repeat:      bcl sweep sweeps/mnist.yaml --jobs 2
+             how far is it:          bcl sweep sweeps/mnist.yaml --status
 
 recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
 
@@ -26,7 +28,7 @@ recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
   bcl --version        the version
 """
 
-COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = ("fit", "validate", "test", "predict", "sweep")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,6 +65,8 @@ def _dispatch(words: list[str]) -> None:
             print(f"bcl {__version__}")
         case "fit":
             _fit(rest)
+        case "sweep":
+            _sweep(rest)
         case "validate" | "test":
             from bclightning.experiments.evaluate import evaluate
 
@@ -72,10 +76,7 @@ def _dispatch(words: list[str]) -> None:
 
             predict(rest)
         case _:
-            import difflib
-
-            near = difflib.get_close_matches(command, COMMANDS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = nearest(command, COMMANDS)
             raise UserError(f"there is no command {command!r}{hint}; bcl --help lists them")
 
 
@@ -87,3 +88,16 @@ def _fit(arguments: list[str]) -> None:
         fit(arguments)
     except Interrupted as interruption:
         raise SystemExit(interruption.exit_code) from None
+
+
+def _sweep(arguments: list[str]) -> None:
+    from bclightning.experiments.interrupt import Interrupted
+    from bclightning.experiments.sweep.command import sweep
+
+    try:
+        failed = sweep(arguments)
+    except Interrupted as interruption:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(interruption.exit_code) from None
+    if failed:
+        raise SystemExit(failed)

@@ -58,11 +58,15 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         raise full_disk(error, path) or error from error
 
 
-def full_disk(error: OSError, path: Path) -> UserError | None:
+class DiskFullError(UserError):
+    """There was no space for a file."""
+
+
+def full_disk(error: OSError, path: Path) -> DiskFullError | None:
     """What to tell the user where an error means that the disk is full, else ``None``."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    return UserError(
+    return DiskFullError(
         f"the disk is full: {path} was not written and its older content is intact; "
         "free some space and start again"
     )

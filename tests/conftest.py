@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import io
 import pickle
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -35,6 +37,28 @@ def folder(tmp_path, monkeypatch):
     path.mkdir()
     monkeypatch.chdir(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """The URL of a PostgreSQL server of our own, which goes when the tests end."""
+    if shutil.which("pg_virtualenv") is None:
+        pytest.skip("needs Debian's package postgresql")
+    show = 'echo "$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT"; read line'
+    process = subprocess.Popen(
+        ["pg_virtualenv", "-t", "sh", "-c", show],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if "@" in line:
+            break
+    else:
+        pytest.fail("PostgreSQL did not start")
+    yield f"postgresql+psycopg://{line.strip()}/postgres"
+    process.communicate("\n")
 
 
 @pytest.fixture

@@ -134,7 +134,8 @@ class _Run:
         self.checkpoint = RunCheckpoint(folder.checkpoints, MetricsTable(folder.metrics))
         self.logger: TrackingLogger | None = None
         self.job: Job = cli.config_init.job
-        self.trainer = self._trainer(callbacks)
+        self.callbacks = callbacks
+        self.trainer = self._trainer()
         self.record = self._record()
         if folder.record.exists():
             self.record.started = RunRecord.read(folder.record).started
@@ -148,6 +149,10 @@ class _Run:
 
     def go(self) -> RunRecord:
         """Train, judge, record and report."""
+        with self.folder.occupied() if is_first_process() else contextlib.nullcontext():
+            return self._go()
+
+    def _go(self) -> RunRecord:
         if is_first_process():
             self.folder.sweep_up()
             self.record.write(self.folder.record)
@@ -167,7 +172,8 @@ class _Run:
         finally:
             if self.logger is not None:
                 self.logger.finish(exit_code)
-        self._end("finished", "")
+        pruned = any(getattr(callback, "pruned", False) for callback in self.callbacks)
+        self._end("pruned" if pruned else "finished", "")
         if is_first_process():
             print_report(self.console, self.record, self.folder, self._where_to_look())
         return self.record
@@ -206,12 +212,12 @@ class _Run:
         if self.logger is not None:
             self.trainer.loggers = [*self.trainer.loggers, self.logger]
 
-    def _trainer(self, callbacks: Sequence[Callback]) -> Trainer:
+    def _trainer(self) -> Trainer:
         ours: list[Callback] = [
             SeedEachEpoch(self.cli.config.seed_everything),
             WeightStatistics(),
             self.checkpoint,
-            *callbacks,
+            *self.callbacks,
         ]
         if self.cli.config.trainer.enable_progress_bar is not False:
             ours.append(RunProgress(self.checkpoint))

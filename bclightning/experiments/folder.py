@@ -1,8 +1,12 @@
 """A run is a folder: its name, its files, and how a run is found by either."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import filelock
 
 from bclightning.errors import UserError
 from bclightning.storage import TEMPORARY_SUFFIX
@@ -76,6 +80,26 @@ class RunFolder:
                 f"or go on with that run: bcl fit --resume {self.path}"
             ) from error
         self.checkpoints.mkdir()
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep other processes from training the same run; the hold falls with its holder.
+
+        Raises:
+            UserError: Another process trains it.
+        """
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            # One that was just killed may need a moment to be gone.
+            lock.acquire(timeout=5)
+        except filelock.Timeout as error:
+            raise UserError(
+                f"the run {self.path} is being trained by another process; wait for it, or stop it"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def sweep_up(self) -> None:
         """Remove temporary files that a killed process left behind."""

@@ -118,15 +118,33 @@ class RunRecord:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"there is no run record {path}") from error
+        except ValueError as error:
+            raise UserError(f"{path} is not a whole run record; remove it or run again") from error
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: Any, where: str = "a run record") -> "RunRecord":
+        """Make a record of what JSON holds.
+
+        Args:
+            content: The record as plain data.
+            where: Where it comes from, for the error's sentence.
+
+        Raises:
+            UserError: Something of it is missing, or it is of a later format.
+        """
+        try:
             version = content["format"]
             if version > FORMAT:
                 raise UserError(
-                    f"{path} is of format {version}, and this version reads up to {FORMAT}; "
+                    f"{where} is of format {version}, and this version reads up to {FORMAT}; "
                     "install a newer bclightning"
                 )
-            known = {entry.name for entry in fields(cls)}
-            return cls(**{key: value for key, value in content.items() if key in known})
-        except FileNotFoundError as error:
-            raise UserError(f"there is no run record {path}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a whole run record; remove it or run again") from error
+            return cls(**{key: value for key, value in content.items() if key in _KNOWN})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{where} is not a whole run record; remove it or run again") from error
+
+
+_KNOWN = frozenset(entry.name for entry in fields(RunRecord))

@@ -13,11 +13,11 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from bclightning import __version__
-from bclightning.errors import UserError
+from bclightning.errors import UserError, nearest
 from bclightning.storage import write_text
 from bclightning.training.callbacks import BinaryConnect
 from bclightning.training.classifier import Classifier
-from bclightning.training.explain import explain, nearest
+from bclightning.training.explain import explain
 
 # What differs from Lightning's own defaults, and is still an option like any other.
 TRAINER_DEFAULTS = {

@@ -1,27 +1,17 @@
 """One sentence out of the parser's many lines, with a suggestion for what is misspelled."""
 
-import difflib
 import importlib
 import inspect
 import re
 from collections.abc import Iterable
+
+from bclightning.errors import nearest
 
 # Lines of jsonargparse that frame an error without saying what it is.
 _FRAME = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Parser key|Problem with given class_path"
     r"|Expected a <class 'NoneType'>|Expected a <class 'bool'>|Previously parsed"
 )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that suggests the known word nearest to `word`, or nothing when none is near.
-
-    Example:
-        >>> nearest("minst.yaml", ["mnist.yaml", "svhn.yaml"])
-        ' (did you mean mnist.yaml?)'
-    """
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def explain(message: str, options: Iterable[str]) -> str:

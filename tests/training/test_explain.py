@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bclightning.training.explain import explain, nearest
+from bclightning.errors import nearest
+from bclightning.training.explain import explain
 
 UNION = """Parser key "data":
   Does not validate against any of the Union subtypes

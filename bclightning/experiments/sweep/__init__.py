@@ -1,0 +1,1 @@
+"""Sweeps: one Optuna study an arm, the same budget for each, and final runs on fresh seeds."""

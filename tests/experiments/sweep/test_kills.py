@@ -1,0 +1,136 @@
+"""Whoever of a sweep is killed, and whenever: nothing is lost and nothing is done twice."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+TRIALS, FINALS = 18, 2
+
+
+def definition(tiny) -> dict:
+    return {
+        "recipe": tiny,
+        "methods": ["none", "stochastic"],
+        "overrides": {"trainer.max_epochs": 12},
+        "space": {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
+        "trials": TRIALS,
+        "final_seeds": FINALS,
+    }
+
+
+def start(log, *words) -> subprocess.Popen:
+    command = [sys.executable, "-m", "bclightning", "sweep", "kills.yaml", "--jobs", "4", *words]
+    with log.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            found.append(int(status.parent.name))
+    return found
+
+
+def workers(coordinator: subprocess.Popen) -> list[int]:
+    """Those forked from the server; the others are the server and the resource tracker."""
+    return [worker for child in children(coordinator.pid) for worker in children(child)]
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def states(url: str) -> dict[str, list]:
+    storage = optuna.storages.RDBStorage(url)
+    found = {}
+    for summary in optuna.get_all_study_summaries(storage):
+        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        found[summary.study_name] = study.get_trials()
+    storage.remove_session()
+    storage.engine.dispose()
+    return found
+
+
+def check(storage: str, log: Path) -> None:
+    """Exactly 40 finished, none twice, none left running, each with a whole record of its own."""
+    said = log.read_text()
+    found = states(storage)
+    counts = {name: len(trials) for name, trials in found.items()}
+    assert counts == {
+        f"kills-{arm}-{stage}": count
+        for arm in ("none", "stochastic")
+        for stage, count in (("tune", TRIALS), ("final", FINALS))
+    }, said
+    trials = [trial for some in found.values() for trial in some]
+    assert [t.state for t in trials if t.state != TrialState.COMPLETE] == [], said
+    records = [trial.user_attrs["record"] for trial in trials]
+    assert len({record["run_id"] for record in records}) == 40
+    assert all(record["status"] == "finished" for record in records)
+    assert all(len(record["test"]) > 0 for record in records if record["stage"] == "final")
+    assert all(record["test"] == [] for record in records if record["stage"] == "tune")
+
+
+@pytest.mark.slow
+def test_forty_trials_with_twenty_workers_and_five_coordinators_killed(folder, tiny):
+    (folder / "kills.yaml").write_text(yaml.safe_dump(definition(tiny)))
+    log = folder / "log"
+    rng = random.Random(0)
+    coordinator = start(log)
+    killed_workers = killed_coordinators = 0
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline and (killed_workers, killed_coordinators) != (20, 5):
+        time.sleep(rng.uniform(0.05, 0.4))
+        assert coordinator.poll() is None, log.read_text()
+        at_work = workers(coordinator)
+        if not at_work:
+            continue
+        if killed_workers >= 4 * (killed_coordinators + 1):
+            kill(coordinator.pid)
+            coordinator.wait()
+            killed_coordinators += 1
+            coordinator = start(log)
+        else:
+            kill(rng.choice(at_work))
+            killed_workers += 1
+    assert (killed_workers, killed_coordinators) == (20, 5), log.read_text()
+    assert coordinator.wait(300) == 0, log.read_text()
+    check("sqlite:///results/runs/kills/storage.db", log)
+
+
+@pytest.mark.slow
+def test_two_coordinators_on_one_database_and_one_of_them_killed(folder, tiny, postgresql):
+    (folder / "kills.yaml").write_text(yaml.safe_dump(definition(tiny)))
+    words = ("--storage", postgresql, "--heartbeat", "1")
+    logs = [folder / "one", folder / "two"]
+    # Both at once, on a database without tables.
+    one, two = (start(log, *words) for log in logs)
+    deadline = time.monotonic() + 120
+    while (said := logs[0].read_text()).count(": finished") < 5:
+        assert time.monotonic() < deadline, said
+        assert one.poll() is None, said
+        time.sleep(0.1)
+    kill(one.pid)
+    one.wait()
+    assert two.wait(300) == 0, logs[1].read_text()
+    check(postgresql, logs[1])
+    # Each had its share, and the password is in no file.
+    assert [log.read_text().count(": finished") >= 5 for log in logs] == [True, True]
+    password = postgresql.partition("@")[0].rpartition(":")[2].encode()
+    for path in folder.rglob("*"):
+        assert not path.is_file() or password not in path.read_bytes(), path
