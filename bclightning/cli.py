@@ -21,6 +21,7 @@ commands:
   predict    classify test images:   bcl predict --run RUN
   sweep      tune, then repeat:      bcl sweep sweeps/mnist.yaml --jobs 2
              how far is it:          bcl sweep sweeps/mnist.yaml --status
+  compare    methods side by side:   bcl compare results/runs/mnist
 
 recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
 
@@ -28,7 +29,7 @@ recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
   bcl --version        the version
 """
 
-COMMANDS = ("fit", "validate", "test", "predict", "sweep")
+COMMANDS = ("fit", "validate", "test", "predict", "sweep", "compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,6 +68,10 @@ def _dispatch(words: list[str]) -> None:
             _fit(rest)
         case "sweep":
             _sweep(rest)
+        case "compare":
+            from bclightning.experiments.compare.command import compare_runs
+
+            compare_runs(rest)
         case "validate" | "test":
             from bclightning.experiments.evaluate import evaluate
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from wandb_server import KEY
 
 from bclightning.cli import main
 from bclightning.data import CIFAR10, MNIST, SVHN
@@ -59,6 +60,20 @@ def postgresql():
         pytest.fail("PostgreSQL did not start")
     yield f"postgresql+psycopg://{line.strip()}/postgres"
     process.communicate("\n")
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """Point W&B to a server; it reads the environment once a process, or once a set-up."""
+    import wandb
+
+    def arrange(url: str) -> None:
+        wandb.teardown()
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+
+    yield arrange
+    wandb.teardown()
 
 
 @pytest.fixture

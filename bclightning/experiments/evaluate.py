@@ -15,7 +15,7 @@ from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.job import Job
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.report import method_table
-from bclightning.experiments.tracking import WandbSettings
+from bclightning.experiments.wandb_settings import WandbSettings
 from bclightning.inference import MethodError, chosen_method, errors_by_method
 from bclightning.inference.methods import Batches
 from bclightning.nn import reestimate_batch_norm_

@@ -18,18 +18,15 @@ from bclightning.errors import UserError
 from bclightning.experiments.evaluate import evaluate_methods, load_weights
 from bclightning.experiments.folder import RunFolder, checked_name
 from bclightning.experiments.interrupt import Interrupted, interruptible
-from bclightning.experiments.job import Job, LoadedData, settings_of
+from bclightning.experiments.job import Job, LoadedData
+from bclightning.experiments.portrait import write_portrait
 from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import print_report
-from bclightning.experiments.tracking import (
-    TrackingLogger,
-    WandbSettings,
-    decide_mode,
-    how_to_look,
-    start_tracking,
-)
+from bclightning.experiments.settings import settings_of
+from bclightning.experiments.tracking import TrackingLogger, how_to_look, start_tracking
+from bclightning.experiments.wandb_settings import WandbSettings, decide_mode
 from bclightning.inference import chosen_method
 from bclightning.nn import binary_layers, model_size
 from bclightning.training import Classifier, WeightStatistics
@@ -206,6 +203,9 @@ class _Run:
                 "data_set": self.record.data,
                 "seed": self.record.seed,
                 "split_sizes": self.record.split_sizes,
+                "chosen": self.record.chosen,
+                "binary_weights": self.record.binary_weights,
+                "real_weights": self.record.real_weights,
                 **self.cli.plain_config(),
             },
         )
@@ -250,6 +250,7 @@ class _Run:
         self.record.validation_error = saved["best"]
         self.record.train_seconds = round(saved["seconds"], 1)
         load_weights(self.model, self.checkpoint.best_path)
+        write_portrait(self.folder, self.model, self.datamodule)
         if self.job.stage == "tune":
             self._summarize()
             return

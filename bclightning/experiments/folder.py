@@ -62,6 +62,16 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def first_layer(self) -> Path:
+        """A histogram of the first layer's latent weights at the best epoch."""
+        return self.path / "first_layer.json"
+
+    @property
+    def features(self) -> Path:
+        """The first layer's features at the best epoch, as an image."""
+        return self.path / "first_layer.png"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of ``last.ckpt`` and ``best.ckpt``."""
         return self.path / "checkpoints"

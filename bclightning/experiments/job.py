@@ -6,22 +6,6 @@ from typing import Any
 from bclightning.data import ImageDataModule
 from bclightning.experiments.record import Stage
 
-# What says where a run lies, what it is called and how it is shown, and nothing of what is trained.
-NOT_SETTINGS = (
-    "experiment",
-    "job",
-    "run_id",
-    "runs_dir",
-    "seed_everything",
-    "wandb",
-    "data.init_args.cache_dir",
-    "data.init_args.root",
-    "data.init_args.eval_batch_size",
-    "trainer.default_root_dir",
-    "trainer.enable_progress_bar",
-    "trainer.logger",
-)
-
 
 @dataclass
 class Job:
@@ -82,28 +66,3 @@ class LoadedData:
             datamodule.prepare_data()
         datamodule.setup("fit")
         self._config, self._datamodule = images, datamodule
-
-
-def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what is trained, flat, without what is not given.
-
-    Args:
-        config: The resolved configuration.
-
-    Example:
-        >>> settings_of({"seed_everything": 1, "model": {"loss": "hinge", "network": None}})
-        {'model.loss': 'hinge'}
-    """
-    settings: dict[str, Any] = {}
-
-    def walk(value: Any, key: str) -> None:
-        if key in NOT_SETTINGS:
-            return
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(inner, f"{key}.{name}" if key else str(name))
-        elif value is not None:
-            settings[key] = value
-
-    walk(config, "")
-    return settings

@@ -100,8 +100,12 @@ class RunRecord:
     @property
     def test_error(self) -> float | None:
         """The test error of the chosen method, in percent."""
+        return self.error_with(self.chosen.get("weights", ""))
+
+    def error_with(self, weights: str) -> float | None:
+        """The test error with some weights and the chosen batch-norm statistics, in percent."""
         for entry in self.test:
-            if {key: entry[key] for key in self.chosen} == self.chosen:
+            if (entry["weights"], entry["batch_norm"]) == (weights, self.chosen.get("batch_norm")):
                 return float(entry["error"])
         return None
 

@@ -1,12 +1,10 @@
 """W&B: what it is told, and that nothing it does can stop a run."""
 
-import http.server
 import json
 import random
 import socket
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -14,16 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from wandb_server import KEY, Server
 
-from bclightning.experiments.tracking import (
-    TrackingWarning,
-    WandbSettings,
-    decide_mode,
-    how_to_look,
-    start_tracking,
-)
+from bclightning.experiments.tracking import TrackingWarning, how_to_look, start_tracking
+from bclightning.experiments.wandb_settings import WandbSettings, decide_mode
 
-KEY = "0123456789abcdef0123456789abcdef01234567"
 WANDB = Path(sys.executable).with_name("wandb")
 
 
@@ -134,102 +127,6 @@ def test_without_the_package_a_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.warns(TrackingWarning, match="W&B could not start offline"):
         assert start(tmp_path) is None
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Stands in for W&B's: enough for a run to start, log and finish."""
-
-    daemon_threads = True
-
-    def __init__(self, status: int = 200) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.status = status
-        self.received: list[tuple[str, str]] = []
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments) -> None: ...
-
-    def body(self) -> str:
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Content-Encoding") == "gzip":
-            import gzip
-
-            content = gzip.decompress(content)
-        return content.decode(errors="replace")
-
-    def do_POST(self) -> None:
-        body = self.body()
-        self.server.received.append((self.path, body))
-        answer: dict = {"exitcode": None, "limits": {}}
-        if self.path.endswith("/graphql"):
-            request = json.loads(body)
-            answer = {"data": self.data(request["query"], request.get("variables") or {})}
-        self.answer(answer)
-
-    def do_GET(self) -> None:
-        self.answer({})
-
-    def do_PUT(self) -> None:
-        self.body()
-        self.answer({})
-
-    def data(self, query: str, variables: dict) -> dict:
-        if "upsertBucket" in query:
-            project = {"id": "p", "name": "project", "entity": {"id": "e", "name": "me"}}
-            bucket = {
-                "id": "b",
-                "name": variables.get("name"),
-                "displayName": variables.get("displayName"),
-                "description": "",
-                "config": variables.get("config") or "{}",
-                "sweepName": None,
-                "project": project,
-                "historyLineCount": 0,
-            }
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if "viewer" in query:
-            viewer = {"id": "u", "username": "me", "entity": "me", "flags": "{}", "admin": False}
-            return {"viewer": {**viewer, "teams": {"edges": []}, "apiKeys": {"edges": []}}}
-        if "createRunFiles" in query:
-            names = variables.get("files", [])
-            files = [{"name": n, "uploadUrl": f"{self.server.url}/up/{n}"} for n in names]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        return {}
-
-    def answer(self, content: dict) -> None:
-        text = json.dumps(content).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-
-@pytest.fixture
-def online(monkeypatch):
-    """Point W&B to a server; it reads the environment once a process, or once a set-up."""
-    import wandb
-
-    def arrange(url: str) -> None:
-        wandb.teardown()
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-
-    yield arrange
-    wandb.teardown()
 
 
 def test_online_the_server_gets_configuration_and_history(tmp_path, online):

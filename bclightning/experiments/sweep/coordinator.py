@@ -12,10 +12,10 @@ from pathlib import Path
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.record import RunRecord
-from bclightning.experiments.report import duration
 from bclightning.experiments.sweep.messages import Done, Epoch, Failed, Ready, Stopped, Task
 from bclightning.experiments.sweep.studies import Studies, Ticket
 from bclightning.experiments.sweep.view import LiveView
+from bclightning.experiments.units import duration
 
 # How often the view is drawn and idle workers look for what has become free, in seconds.
 TICK = 0.5

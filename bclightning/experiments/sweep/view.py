@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bclightning.experiments.report import duration
 from bclightning.experiments.sweep.studies import Studies
+from bclightning.experiments.units import duration
 
 # Seconds between two drawings of the live view.
 REDRAW = 1.0

@@ -1,0 +1,1 @@
+"""Comparing runs: from records to tables, figures and pages."""

@@ -1,0 +1,186 @@
+"""The paper's figures in our own data, drawn from promoted records."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from bclightning.errors import UserError
+from bclightning.experiments.compare.comparison import Comparison
+from bclightning.experiments.folder import RunFolder
+from bclightning.storage import replacing
+
+# The name of the text in a figure's file that says which data it was drawn from.
+SOURCE = "Source"
+
+# Told apart in print and by those who see few colours (Okabe and Ito's palette).
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+
+Folders = dict[str, RunFolder]
+"""Folders of runs by their id."""
+
+
+def curves(comparison: Comparison, folders: Folders) -> Figure:
+    """Training cost (dotted) and validation error (solid) by epoch, a method a colour (figure 3).
+
+    Lines are means over seeds, bands their least and greatest.
+    """
+    figure, errors = _figure(7.0, 4.2)
+    costs = errors.twinx()
+    for row, colour in zip(comparison.rows, _colours(comparison), strict=True):
+        tables = [_metrics(folders[run.run_id]) for run in row.runs]
+        for axes, key, style in ((errors, "val/error", "-"), (costs, "train/loss", ":")):
+            series = _by_epoch(tables, key)
+            if not series:
+                continue
+            epochs = [epoch + 1 for epoch in series]
+            values = list(series.values())
+            label = f"{row.label} (n = {len(row.runs)})" if style == "-" else None
+            axes.plot(epochs, [np.mean(v) for v in values], style, color=colour, label=label)
+            if style == "-" and len(tables) > 1:
+                low, high = [min(v) for v in values], [max(v) for v in values]
+                axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+    # The first epochs are far off and would flatten the rest.
+    errors.set_yscale("log")
+    errors.set(xlabel="epoch", ylabel="validation error, % (solid)")
+    costs.set(ylabel="training cost (dotted)")
+    errors.yaxis.set_major_formatter("{x:g}")
+    errors.yaxis.set_minor_formatter("{x:g}")
+    errors.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def histograms(comparison: Comparison, folders: Folders) -> Figure:
+    """The first layer's latent weights at the best epoch, a method a panel (figure 2)."""
+    rows = [row for row in comparison.rows if folders[row.runs[0].run_id].first_layer.exists()]
+    figure, panels = _panels(len(rows), 2.6, 2.4)
+    for axes, row in zip(panels, rows, strict=True):
+        run = row.runs[0]
+        content = json.loads(folders[run.run_id].first_layer.read_text(encoding="utf-8"))
+        shares = np.array(content["counts"]) / content["weights"]
+        axes.stairs(shares, content["edges"], fill=True, color=COLOURS[0])
+        axes.set_title(f"{row.label}, seed {run.seed}", fontsize=9)
+        axes.set_xlabel(f"{100 * content['at_bounds']:.0f} % at ±1 or beyond", fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.supylabel("share of the weights", fontsize=9)
+    return figure
+
+
+def features(comparison: Comparison, folders: Folders) -> Figure:
+    """The first layer's features at the best epoch, a method a panel (figure 1)."""
+    rows = [row for row in comparison.rows if folders[row.runs[0].run_id].features.exists()]
+    figure, panels = _panels(len(rows), 3.2, 3.4)
+    for axes, row in zip(panels, rows, strict=True):
+        run = row.runs[0]
+        with Image.open(folders[run.run_id].features) as image:
+            axes.imshow(np.asarray(image), interpolation="nearest")
+        axes.set_title(f"{row.label}, seed {run.seed}", fontsize=9)
+        axes.axis("off")
+    return figure
+
+
+Draw = Callable[[Comparison, Folders], Figure]
+
+# File, what it shows, how it is drawn, and which of a run's files it is drawn from.
+FIGURES: tuple[tuple[str, str, Draw, str], ...] = (
+    (
+        "curves.png",
+        "Training cost (dotted) and validation error (solid), means over seeds with their range "
+        "(figure 3 of the paper).",
+        curves,
+        "metrics.csv",
+    ),
+    (
+        "weights.png",
+        "Latent weights of the first layer at the best epoch (figure 2 of the paper).",
+        histograms,
+        "first_layer.json",
+    ),
+    (
+        "features.png",
+        "Features of the first layer at the best epoch (figure 1 of the paper).",
+        features,
+        "first_layer.png",
+    ),
+)
+
+
+def sources(name: str, comparison: Comparison, folders: Folders) -> list[Path]:
+    """The files that a figure is drawn from, of those that are there."""
+    (file,) = [file for figure, _, _, file in FIGURES if figure == name]
+    first_only = file != "metrics.csv"
+    runs = [run for row in comparison.rows for run in row.runs[: 1 if first_only else None]]
+    paths = [folders[run.run_id].path / file for run in runs]
+    return [path for path in paths if path.is_file()]
+
+
+def digest(name: str, comparison: Comparison, folders: Folders) -> str:
+    """A checksum of all that a figure is drawn from: which runs, in which rows, and their data."""
+    total = hashlib.sha256()
+    for row in comparison.rows:
+        total.update(f"{row.label}: {[run.run_id for run in row.runs]}\n".encode())
+    for path in sources(name, comparison, folders):
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def draw(path: Path, comparison: Comparison, folders: Folders) -> None:
+    """Draw a figure of `FIGURES` into a file that says which data it was drawn from."""
+    (make,) = [make for name, _, make, _ in FIGURES if name == path.name]
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False}):
+        figure = make(comparison, folders)
+        content = io.BytesIO()
+        metadata = {SOURCE: digest(path.name, comparison, folders), "Software": None}
+        figure.savefig(content, format="png", dpi=120, metadata=metadata)
+    with replacing(path) as file:
+        file.write(content.getvalue())
+
+
+def drawn_from(path: Path) -> str:
+    """The checksum that a figure's file says.
+
+    Raises:
+        UserError: The file is missing or not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return str(image.info.get(SOURCE, ""))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is missing or not a whole image") from error
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
+
+
+def _colours(comparison: Comparison) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(len(comparison.rows))]
+
+
+def _metrics(folder: RunFolder) -> list[dict[str, str]]:
+    with folder.metrics.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _by_epoch(tables: list[list[dict[str, str]]], key: str) -> dict[int, list[float]]:
+    series: dict[int, list[float]] = {}
+    for table in tables:
+        for line in table:
+            if line.get(key):
+                series.setdefault(int(line["epoch"]), []).append(float(line[key]))
+    return dict(sorted(series.items()))

@@ -1,0 +1,215 @@
+"""A promoted page: table, figures, the records they were made from, and how to make them again."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from bclightning.errors import UserError
+from bclightning.experiments.compare.comparison import Comparison, compare
+from bclightning.experiments.compare.figures import (
+    FIGURES,
+    Folders,
+    digest,
+    draw,
+    drawn_from,
+    sources,
+)
+from bclightning.experiments.compare.render import (
+    HEADINGS,
+    TEST_IN_WORDS,
+    cells,
+    markdown_table,
+    pair_cells,
+    pair_headings,
+)
+from bclightning.experiments.compare.sources import FoundRun, gather
+from bclightning.experiments.folder import RunFolder
+from bclightning.storage import write_text
+
+PAGE = "README.md"
+SWEEP = "sweep.yaml"
+
+# What is kept of each run; the first layer's files only of the run of each row that is shown.
+KEPT = ("run.json", "metrics.csv", "config.yaml")
+
+
+def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Comparison]) -> Path:
+    """Promote runs: copy their records into a folder and write its page.
+
+    Args:
+        folder: Where the page goes; of an earlier page there, runs that are no longer compared go.
+        found: The runs.
+        comparisons: What they compare to.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: The runs are of several data sets, or their folders are not on this machine.
+    """
+    if len(comparisons) > 1:
+        data = ", ".join(comparison.data for comparison in comparisons)
+        raise UserError(f"a page is of one data set, and these runs are of {data}")
+    (comparison,) = comparisons
+    folders = {run.record.run_id: run.folder for run in found if run.folder is not None}
+    elsewhere = [run.run_id for run in comparison.runs if run.run_id not in folders]
+    if elsewhere:
+        raise UserError(
+            f"the folders of {', '.join(elsewhere)} are not on this machine; copy them here"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = {row.runs[0].run_id for row in comparison.rows}
+    for run in comparison.runs:
+        _keep(folders[run.run_id], folder / run.run_id, with_first_layer=run.run_id in shown)
+    _forget(folder, {run.run_id for run in comparison.runs})
+    _keep_definition(folder, [folders[run.run_id] for run in comparison.runs])
+    # From what was copied, as everybody who checks the page will.
+    comparison, kept = _read(folder)
+    for name, _, _, _ in FIGURES:
+        if sources(name, comparison, kept):
+            draw(folder / name, comparison, kept)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    write_text(folder / PAGE, _text(folder, comparison, kept))
+    return folder / PAGE
+
+
+def check_page(folder: Path) -> None:
+    """Make a page again from its records, and see that nothing differs.
+
+    Raises:
+        UserError: Text or a figure is not what the records say; the sentence names the first line
+            that differs.
+    """
+    comparison, kept = _read(folder)
+    page = folder / PAGE
+    try:
+        there = page.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"there is no page {page}") from error
+    made = _text(folder, comparison, kept).splitlines()
+    for number, (ours, theirs) in enumerate(zip(made, there, strict=False), 1):
+        if ours != theirs:
+            raise UserError(
+                f"{page} differs from its records in line {number}: it says {theirs!r}, and they "
+                f"say {ours!r}"
+            )
+    if len(made) != len(there):
+        raise UserError(f"{page} has {len(there)} lines, and its records make {len(made)}")
+    for name, _, _, _ in FIGURES:
+        if sources(name, comparison, kept):
+            if drawn_from(folder / name) != digest(name, comparison, kept):
+                raise UserError(f"{folder / name} was drawn from other data than the records")
+        elif (folder / name).exists():
+            raise UserError(f"{folder / name} has no data among the records")
+
+
+def _keep(run: RunFolder, target: Path, with_first_layer: bool) -> None:
+    if run.path.resolve() == target.resolve():
+        return
+    target.mkdir(exist_ok=True)
+    optional = (run.first_layer.name, run.features.name) if with_first_layer else ()
+    for name in (*KEPT, *optional):
+        if (run.path / name).is_file():
+            shutil.copyfile(run.path / name, target / name)
+        elif name in KEPT:
+            raise UserError(f"{run.path} has no {name}, which a page needs")
+
+
+def _forget(folder: Path, kept: set[str]) -> None:
+    for record in folder.glob("*/run.json"):
+        if record.parent.name not in kept:
+            shutil.rmtree(record.parent)
+
+
+def _keep_definition(folder: Path, runs: Sequence[RunFolder]) -> None:
+    definitions = {run.path.resolve().parent / SWEEP for run in runs}
+    if len(definitions) == 1 and (definition := definitions.pop()).is_file():
+        if definition != folder.resolve() / SWEEP:
+            shutil.copyfile(definition, folder / SWEEP)
+    else:
+        (folder / SWEEP).unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> tuple[Comparison, Folders]:
+    found = gather([str(folder)])
+    comparisons = compare([run.record for run in found])
+    if len(comparisons) > 1:
+        raise UserError(f"{folder} holds runs of several data sets")
+    folders = {run.record.run_id: run.folder for run in found if run.folder is not None}
+    return comparisons[0], folders
+
+
+def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
+    parts = [
+        f"# {comparison.data}",
+        "Made by `bcl compare --write` from the records in this folder; `bcl compare --check` "
+        "makes it again and compares.",
+        markdown_table(HEADINGS, [cells(row) for row in comparison.rows]),
+        "Errors in percent, mean ± standard deviation over *n* seeds, at the epoch with the lowest "
+        "validation error; the interval is that of the mean, by Student's t.",
+    ]
+    if comparison.pairs:
+        pairs = markdown_table(pair_headings(comparison), pair_cells(comparison))
+        parts += ["## Pairs", pairs, TEST_IN_WORDS]
+    parts += comparison.notes
+    parts += _settings(comparison)
+    parts.append("## Figures")
+    for name, caption, _, _ in FIGURES:
+        if sources(name, comparison, kept):
+            parts.append(f"![{caption}]({name})\n\n*{caption}*")
+    parts += _provenance(comparison)
+    parts += _again(folder, comparison)
+    return "\n\n".join(parts) + "\n"
+
+
+def _settings(comparison: Comparison) -> list[str]:
+    keys = list(next(iter(comparison.varied.values()), {}))
+    if not keys:
+        return []
+    rows = [
+        [label, *(_value(settings[key]) for key in keys)]
+        for label, settings in comparison.varied.items()
+    ]
+    table = markdown_table(["method", *(f"`{key}`" for key in keys)], rows)
+    return ["## Settings that differ", table]
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _provenance(comparison: Comparison) -> list[str]:
+    runs = comparison.runs
+    hours = sum(run.train_seconds for run in runs) / 3600
+    commits = sorted({_commit(run.git) for run in runs})
+    machines = sorted({_machine(run.machine) for run in runs})
+    versions = sorted(
+        {", ".join(f"{name} {version}" for name, version in run.versions.items()) for run in runs}
+    )
+    size = f"{len(runs)} runs, {hours:.1f} hours of training and validation in all"
+    lines = [size, *(f"code: {c}" for c in commits), *machines, *versions]
+    return ["## Where it comes from", "\n".join(f"- {line}" for line in lines)]
+
+
+def _commit(git: dict[str, object] | None) -> str:
+    if not git:
+        return "outside a repository"
+    return f"{str(git['commit'])[:12]}{', with changes not committed' if git['dirty'] else ''}"
+
+
+def _machine(machine: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in machine.items())
+
+
+def _again(folder: Path, comparison: Comparison) -> list[str]:
+    experiment = comparison.runs[0].experiment
+    # As seen from the repository, however the folder was named on the command line.
+    place = "/".join(folder.resolve().parts[-2:])
+    if (folder / SWEEP).is_file():
+        commands = [f"bcl sweep {place}/{SWEEP}", f"bcl compare results/runs/{experiment}"]
+    else:
+        commands = [f"bcl fit --config {place}/{run.run_id}/config.yaml" for run in comparison.runs]
+        commands.append(f"bcl compare results/runs/{experiment}")
+    commands[-1] += f" --write {place}"
+    return ["## Make it again", "```bash\n" + "\n".join(commands) + "\n```"]

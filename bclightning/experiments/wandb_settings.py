@@ -1,0 +1,87 @@
+"""How runs reach W&B, decided without asking and without waiting. Light: imports no torch."""
+
+import netrc
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Mode = Literal["online", "offline", "disabled"]
+
+DEFAULT_SERVER = "https://api.wandb.ai"
+
+
+@dataclass
+class WandbSettings:
+    """How runs reach W&B.
+
+    Args:
+        mode: ``online``, ``offline`` or ``disabled``; when left out, ``WANDB_MODE`` from the
+            environment, else online where a key is found, else offline.
+        project: The project that runs are logged to.
+        entity: The user or team that owns the project; the key's own when left out.
+        tags: More tags for the run.
+        init_timeout: Seconds to wait for the server when a run starts, before going offline.
+        finish_timeout: Seconds to wait for the last upload when a run ends.
+    """
+
+    mode: Mode | None = None
+    project: str = "bclightning"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+    init_timeout: float = 20.0
+    finish_timeout: float = 60.0
+
+
+def decide_mode(settings: WandbSettings, environment: Mapping[str, str]) -> tuple[Mode, str]:
+    """Decide whether a run is logged online, offline or not at all, without asking or waiting.
+
+    Returns:
+        The mode, and a sentence that says why.
+
+    Example:
+        >>> decide_mode(WandbSettings(mode="offline"), {})
+        ('offline', 'W&B: offline, as --wandb.mode says')
+    """
+    if settings.mode is not None:
+        return settings.mode, f"W&B: {settings.mode}, as --wandb.mode says"
+    named = environment.get("WANDB_MODE", "")
+    # Older names of W&B's for the same.
+    known: dict[str, Mode] = {
+        "online": "online",
+        "run": "online",
+        "shared": "online",
+        "offline": "offline",
+        "dryrun": "offline",
+        "disabled": "disabled",
+    }
+    if named in known:
+        return known[named], f"W&B: {known[named]}, as WANDB_MODE says"
+    if has_key(environment):
+        return "online", "W&B: online, since an API key was found"
+    return "offline", (
+        "W&B: offline, since no API key was found (wandb login makes runs go online, "
+        "wandb sync uploads them later)"
+    )
+
+
+def has_key(environment: Mapping[str, str]) -> bool:
+    """Whether an API key is there, in the environment or in the user's netrc file.
+
+    Example:
+        >>> has_key({"WANDB_API_KEY": "0123456789"})
+        True
+    """
+    return bool(environment.get("WANDB_API_KEY")) or _in_netrc(environment)
+
+
+def _in_netrc(environment: Mapping[str, str]) -> bool:
+    server = environment.get("WANDB_BASE_URL", DEFAULT_SERVER)
+    host = urllib.parse.urlsplit(server).hostname or ""
+    home = environment.get("HOME", "")
+    path = Path(environment.get("NETRC") or Path(home) / ".netrc")
+    try:
+        return netrc.netrc(str(path)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
