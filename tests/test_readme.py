@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,34 @@ def test_its_settings_are_accepted(folder, capsys, command, method):
     assert stopped.value.code == 0
 
 
+# Those that need a server or another package, which the tests of their own subjects provide.
+ELSEWHERE = re.compile(r"--storage|--wandb |--workspace|^pip|^wandb|^pytest")
+
+
+@pytest.mark.slow
+def test_its_sweep_runs_and_is_compared_and_kept(folder, capfd):
+    shutil.copytree(ROOT / "sweeps", folder / "sweeps")
+    commands = [c for c in COMMANDS if re.match("bcl (sweep|compare)", c)]
+    commands = [c for c in commands if not ELSEWHERE.search(c)]
+    assert len(commands) == 6
+    for command in commands:
+        main(shlex.split(command)[1:])
+    said = capfd.readouterr().out
+    assert said.count("│ stochastic    │  12/12 │") == 2
+    assert "results/digits is what its records say" in said
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "results").glob("*/README.md")), ids=str)
+def test_promoted_pages_are_what_their_records_say(page):
+    main(["compare", "--check", str(page.parent)])
+
+
 def test_every_command_is_one_that_is_tested_here():
     known = ("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict")
     others = [c for c in COMMANDS if not c.startswith(known)]
-    assert [c.split()[0] for c in others] == ["pytest", "wandb", "wandb"]
+    assert [c for c in others if not c.startswith(("bcl sweep", "bcl compare"))] == [
+        c for c in others if ELSEWHERE.search(c) and not c.startswith("bcl")
+    ]
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -96,7 +96,7 @@ class Comparison:
     Attributes:
         data: The data set.
         rows: One a method and setting.
-        pairs: Each two of them.
+        pairs: Each two of those with more than one run.
         on: What was tested: ``test`` error, or ``validation`` error where no test error is known.
         varied: Settings that differ between rows, by row and name.
         notes: What was left out, in sentences.
@@ -163,6 +163,8 @@ def _compare(data: str, runs: list[RunRecord], notes: Sequence[str]) -> Comparis
     said = [*notes, *doubles]
     if len(kept) == 1:
         said.append("One run alone: there is nothing to compare it with.")
+    elif any(len(row.runs) == 1 for row in rows):
+        said.append("Methods with n = 1 are not tested: one run says nothing of chance.")
     varied = _varied([row.runs[0].settings for row in rows])
     return Comparison(
         data=data,
@@ -214,7 +216,9 @@ def _rows(data: str, runs: Sequence[RunRecord]) -> list[Row]:
         settings = [json.loads(frozen) for frozen in arms[arm]]
         varied = _varied(settings)
         for setting, some in zip(settings, arms[arm].values(), strict=True):
-            apart = "".join(f", {key.rpartition('.')[2]}={setting.get(key)}" for key in varied)
+            apart = "".join(
+                f", {key.rpartition('.')[2]}={short(setting.get(key))}" for key in varied
+            )
             some = sorted(some, key=lambda run: run.seed)
             rows.append(Row(f"{arm}{apart}", tuple(some), paper_error(data, arm)))
     return rows
@@ -226,7 +230,19 @@ def _varied(settings: Sequence[dict[str, object]]) -> list[str]:
     return [key for key in keys if len({json.dumps(s.get(key)) for s in settings}) > 1]
 
 
+def short(value: object) -> str:
+    """A setting's value in few digits.
+
+    Example:
+        >>> short(0.0019623393773776725), short("adam")
+        ('0.001962', 'adam')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _pairs(rows: Sequence[Row], on: str) -> list[Pair]:
+    # One run alone says nothing of chance, so there is nothing to test it by.
+    rows = [row for row in rows if len(row.runs) > 1]
     samples = [
         row.test_errors if on == "test" else [run.validation_error or 0.0 for run in row.runs]
         for row in rows

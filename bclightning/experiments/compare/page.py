@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bclightning.errors import UserError
-from bclightning.experiments.compare.comparison import Comparison, compare
+from bclightning.experiments.compare.comparison import Comparison, compare, short
 from bclightning.experiments.compare.figures import (
     FIGURES,
     Folders,
@@ -168,15 +168,11 @@ def _settings(comparison: Comparison) -> list[str]:
     if not keys:
         return []
     rows = [
-        [label, *(_value(settings[key]) for key in keys)]
+        [label, *(short(settings[key]) for key in keys)]
         for label, settings in comparison.varied.items()
     ]
     table = markdown_table(["method", *(f"`{key}`" for key in keys)], rows)
     return ["## Settings that differ", table]
-
-
-def _value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _provenance(comparison: Comparison) -> list[str]:

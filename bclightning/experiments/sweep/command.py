@@ -50,6 +50,13 @@ def _parser() -> Arguments:
         "--jobs", type=_positive, default=1, metavar="N", help="worker processes (default: 1)"
     )
     parser.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="threads of a worker (default: the machine's cores divided by the workers; give less "
+        "where several terminals share a machine)",
+    )
+    parser.add_argument(
         "--storage",
         metavar="URL",
         help="postgresql+psycopg://USER@HOST/DATABASE, to work on a sweep from several terminals "
@@ -136,7 +143,8 @@ def _run(definition: Definition, folder: Path, storage: str, options: argparse.N
             studies.prepare(recipe.read_text(encoding="utf-8"))
             write_text(folder / "sweep.yaml", yaml.safe_dump(definition.plain(), sort_keys=False))
             with LiveView(console, studies, options.jobs) as view:
-                Coordinator(studies, folder, str(recipe), options.jobs, view, work, more).run()
+                coordinator = Coordinator(studies, folder, str(recipe), view, work, more)
+                coordinator.run(options.jobs, options.threads)
             print_state(console, studies)
             failed = failures(progress(studies))
         finally:

@@ -75,7 +75,6 @@ class Coordinator:
         studies: The sweep's storage, prepared.
         folder: Of the sweep's runs.
         recipe: The configuration file of all runs.
-        jobs: Number of worker processes.
         view: Shows what happens.
         worker: What a worker process runs.
         more: More options for all runs, of places and loggers.
@@ -86,7 +85,6 @@ class Coordinator:
         studies: Studies,
         folder: Path,
         recipe: str,
-        jobs: int,
         view: LiveView,
         worker: WorkerMain,
         more: tuple[str, ...] = (),
@@ -94,23 +92,28 @@ class Coordinator:
         self._studies = studies
         self._folder = folder
         self._recipe = recipe
-        self._jobs = jobs
         self._view = view
         self._main = worker
         self._more = more
-        self._threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        self._jobs = self._threads = 1
         self._workers: list[_Worker] = []
         self._false_starts = 0
         self._last_beat = self._last_look = 0.0
         self._prunes = studies.definition.pruner.name != "none"
 
-    def run(self) -> None:
+    def run(self, jobs: int = 1, threads: int | None = None) -> None:
         """Work until nothing of the sweep is left to do, here or elsewhere.
+
+        Args:
+            jobs: Number of worker processes.
+            threads: Threads of each; the cores divided by the workers when left out.
 
         Raises:
             UserError: Something is wrong with the machine that the user can mend; what was begun
                 goes on when the sweep is started again.
         """
+        self._jobs = jobs
+        self._threads = threads or max(1, len(os.sched_getaffinity(0)) // jobs)
         try:
             while not self._over():
                 self._start_workers()

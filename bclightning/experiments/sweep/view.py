@@ -172,17 +172,14 @@ class LiveView:
     def __enter__(self) -> "LiveView":
         """Open the view."""
         if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False)
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
             self.refresh()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the last state on the screen."""
+        """Clear the view: what comes next, a last table or an error, is not to be told twice."""
         if self._live is not None:
-            self._epochs.clear()
-            self._drawn = 0.0
-            self.refresh()
             self._live.stop()
 
     def epoch(self, run_id: str, number: int, error: float) -> None:
