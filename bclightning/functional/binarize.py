@@ -24,7 +24,7 @@ def binarize_deterministic(weight: Tensor) -> Tensor:
         >>> binarize_deterministic(torch.tensor([-0.3, -0.0, 0.0, 0.7]))
         tensor([-1.,  1.,  1.,  1.])
     """
-    return _straight_through(weight, _signs(weight))
+    return straight_through(weight, _signs(weight))
 
 
 def binarize_stochastic(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -53,7 +53,7 @@ def binarize_stochastic(weight: Tensor, generator: torch.Generator | None = None
     uniform = torch.rand(weight.shape, generator=generator, device=weight.device)
     # A tie, 2u - 1 == w, must give -1: at w = -1 the draw u = 0 has no right to a +1.
     binary = -_signs(uniform.mul_(2).sub_(1) - weight)
-    return _straight_through(weight, binary.to(weight.dtype))
+    return straight_through(weight, binary.to(weight.dtype))
 
 
 def _signs(values: Tensor) -> Tensor:
@@ -63,13 +63,25 @@ def _signs(values: Tensor) -> Tensor:
     return values.detach().clamp(-1.0, 0.0).floor_().mul_(2.0).add_(1.0)
 
 
-def _straight_through(weight: Tensor, binary: Tensor) -> Tensor:
+def straight_through(weight: Tensor, binary: Tensor) -> Tensor:
+    """Hand `binary` forward, and the gradient taken with respect to it back to `weight` unchanged.
+
+    Args:
+        weight: Latent weights.
+        binary: What they were binarized to, in any floating dtype.
+
+    Example:
+        >>> weight = torch.tensor([0.3], requires_grad=True)
+        >>> straight_through(weight, torch.ones(1)).mul(7).backward()
+        >>> weight.grad
+        tensor([7.])
+    """
     result: Tensor = _StraightThrough.apply(weight, binary)  # type: ignore[no-untyped-call]
     return result
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Hand `binary` forward and the gradient taken with respect to it back to `weight`."""
+    """What `straight_through` says."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, binary: Tensor) -> Tensor:

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bclightning.functional import binarize_deterministic, binarize_stochastic
+from bclightning.functional import (
+    binarize_deterministic,
+    binarize_stochastic,
+    kernels,
+    straight_through,
+)
 
 Binarization = Literal["deterministic", "stochastic"]
 """How a layer binarizes its latent weight in training (section 2.2)."""
@@ -32,6 +37,11 @@ class BinaryLayer(nn.Module):
     weight: Tensor
     binarization: Binarization
     eval_weights: LayerWeights
+    # What an optimizer that binarizes as it updates has made for the next forward pass, with the
+    # version of the weight that it was made of.
+    _ready: tuple[Tensor, int] | None = None
+    # The dtype of the last product in training, which the next one will want too.
+    product_dtype: torch.dtype = torch.float32
 
     def effective_weight(self) -> Tensor:
         """The weight that the layer's product uses now, in the latent weight's shape and dtype."""
@@ -39,12 +49,39 @@ class BinaryLayer(nn.Module):
         if self.training:
             weights = "binary" if self.binarization == "deterministic" else "sampled"
         match weights:
-            case "binary":
-                return binarize_deterministic(self.weight)
-            case "sampled":
-                return binarize_stochastic(self.weight)
             case "real":
                 return self.weight
+            case "binary" | "sampled":
+                return self._binarized(drawn=weights == "sampled")
+
+    def make_ready(self, binary: Tensor) -> None:
+        """Give the binary weights for the next forward pass in training, which takes them.
+
+        They serve once, and only if the latent weight has not changed since; a change through
+        ``weight.data``, which torch does not count, goes unseen.
+
+        Args:
+            binary: Of the present latent weight, by the layer's own rule, in its shape.
+        """
+        self._ready = (binary, self.weight._version)
+
+    def forget_ready(self) -> None:
+        """Let the next forward pass binarize anew."""
+        self._ready = None
+
+    def _binarized(self, drawn: bool) -> Tensor:
+        dtype = self.weight.dtype
+        if torch.is_autocast_enabled(self.weight.device.type):
+            dtype = torch.get_autocast_dtype(self.weight.device.type)
+        if self.training:
+            self.product_dtype = dtype
+            ready, self._ready = self._ready, None
+            if ready is not None and ready[1] == self.weight._version and ready[0].dtype == dtype:
+                return straight_through(self.weight, ready[0])
+        if dtype in kernels.DTYPES and kernels.supports(self.weight):
+            key = kernels.draw_key() if drawn else None
+            return straight_through(self.weight, kernels.binarize(self.weight, dtype, key))
+        return binarize_stochastic(self.weight) if drawn else binarize_deterministic(self.weight)
 
     def learning_rate_scale(self) -> float:
         """The factor ``1 / sqrt(1.5 / (fan_in + fan_out))`` on this weight's updates (section 2.5).

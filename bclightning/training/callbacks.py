@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bclightning.errors import UserError
 from bclightning.nn import Binarization, binary_layers, clip_latent_weights_, convert_to_binary
+from bclightning.training.binary_adam import BinaryAdam
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
@@ -52,6 +53,7 @@ class ClipWeights(Callback):
             optimizer.register_step_post_hook(clip)
             for optimizer in trainer.optimizers
             if _holds_any(optimizer, {id(layer.weight) for layer in layers.values()})
+            and not isinstance(optimizer, BinaryAdam)
         ]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 
 from bclightning.errors import UserError
 from bclightning.functional import squared_hinge_loss
+from bclightning.nn import binary_layers
 from bclightning.training.callbacks import ClipWeights
 from bclightning.training.optim import OptimizerName, exponential_decay, make_optimizer
 from bclightning.training.validation import ReestimateBatchNorm
@@ -119,6 +120,9 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Note the epoch's learning rate, which is another one when the epoch ends."""
+        for layer in binary_layers(self).values():
+            # What the epoch before drew for this one, a run that goes on from there has not.
+            layer.forget_ready()
         self._loss_sum.zero_()
         self._steps = 0
         self._learning_rate_now = self._unscaled_rate()

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
 from bclightning.nn import binary_layers
+from bclightning.training.binary_adam import BinaryAdam
 
 OptimizerName = Literal["adam", "sgd", "nesterov"]
 
@@ -77,6 +78,8 @@ def make_optimizer(
     """
     groups = parameter_groups(model, learning_rate, scaled=scaled, squared=name != "adam")
     match name:
+        case "adam" if binary_layers(model):
+            return BinaryAdam(groups, binary_layers(model).values(), lr=learning_rate)
         case "adam":
             # The fused implementation reads and writes each weight once a step.
             return torch.optim.Adam(groups, lr=learning_rate, fused=True)

@@ -21,7 +21,7 @@ def definition(tiny) -> dict:
     return {
         "recipe": tiny,
         "methods": ["none", "stochastic"],
-        "overrides": {"trainer.max_epochs": 12},
+        "overrides": {"trainer.max_epochs": 40},
         "space": {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
         "trials": TRIALS,
         "final_seeds": FINALS,

@@ -1,0 +1,134 @@
+"""Adam for networks with binary weights: update, clip and binarize while the weight is at hand."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.adam import adam
+
+from bclightning.functional import kernels
+from bclightning.nn import BinaryLayer
+
+
+class BinaryAdam(Adam):
+    """Adam that clips latent weights to [-1, 1] and binarizes them for the next forward pass.
+
+    It computes what `torch.optim.Adam`, a clip after the step and a binarization in the layer do,
+    in one pass over memory instead of five where the kernels can (float32 on a CPU), and by
+    exactly those three elsewhere. Its state is Adam's.
+
+    After a step the gradients of latent weights are gone: their memory holds the binary weights.
+
+    Args:
+        params: Parameters or groups, as of `torch.optim.Adam`.
+        layers: The binary layers that the latent weights belong to.
+        lr: The learning rate of groups that give none.
+
+    Example:
+        >>> from bclightning.nn import BinaryLinear
+        >>> layer = BinaryLinear(2, 1, bias=False)
+        >>> optimizer = BinaryAdam(layer.parameters(), [layer], lr=5.0)
+        >>> layer(torch.ones(1, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> layer.weight
+        Parameter containing:
+        tensor([[-1., -1.]], requires_grad=True)
+    """
+
+    def __init__(self, params: Any, layers: Iterable[BinaryLayer], lr: float = 1e-3) -> None:
+        super().__init__(params, lr=lr, fused=True)
+        self._layers: dict[int, BinaryLayer] = {}
+        for layer in layers:
+            # Of layers that share a weight, one is made ready; the others binarize by themselves.
+            self._layers.setdefault(id(layer.weight), layer)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: Computes the loss anew, and its gradients.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            others = []
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                layer = self._layers.get(id(parameter))
+                state = self._state_of(parameter)
+                moments = (state["exp_avg"], state["exp_avg_sq"])
+                if layer is not None and kernels.supports(parameter, parameter.grad, *moments):
+                    self._update_latent(parameter, layer, state, group)
+                else:
+                    others.append(parameter)
+            self._update_others(others, group)
+        return loss
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
+
+    def _update_latent(
+        self, weight: Tensor, layer: BinaryLayer, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        gradient = weight.grad
+        if gradient is None:
+            return
+        if gradient._is_view():
+            # Distributed training may keep gradients in a buffer of its own.
+            gradient = gradient.clone()
+        state["step"] += 1
+        dtype = layer.product_dtype
+        binary = kernels.adam_update_(
+            weight,
+            gradient,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            step=int(state["step"]),
+            learning_rate=float(group["lr"]),
+            betas=group["betas"],
+            eps=group["eps"],
+            dtype=dtype if dtype in kernels.DTYPES else torch.float32,
+            key=kernels.draw_key() if layer.binarization == "stochastic" else None,
+        )
+        weight.grad = None
+        layer.make_ready(binary)
+
+    def _update_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        if not parameters:
+            return
+        states = [self.state[parameter] for parameter in parameters]
+        adam(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+        for parameter in parameters:
+            if id(parameter) in self._layers:
+                parameter.clamp_(-1.0, 1.0)

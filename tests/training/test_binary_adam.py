@@ -1,0 +1,169 @@
+"""BinaryAdam is Adam, a clip and a binarization; only faster."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from bclightning.functional import kernels
+from bclightning.models import MLP
+from bclightning.nn import BinaryLinear, binary_layers, clip_latent_weights_
+from bclightning.training.binary_adam import BinaryAdam
+from bclightning.training.optim import make_optimizer, parameter_groups
+
+
+def network(method="deterministic") -> nn.Module:
+    torch.manual_seed(0)
+    return MLP(12, [40, 30], 4, regularizer=method)
+
+
+def train(net, optimizer, steps=6, clip=False, autocast=False) -> list[float]:
+    generator = torch.Generator().manual_seed(1)
+    losses = []
+    for _ in range(steps):
+        x = torch.randn(20, 12, generator=generator)
+        labels = torch.randint(0, 4, (20,), generator=generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = nn.functional.cross_entropy(net(x).float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if clip:
+            clip_latent_weights_(net)
+        losses.append(loss.item())
+    return losses
+
+
+def plain(net) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameter_groups(net, 0.01), lr=0.01)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_it_trains_as_adam_with_a_clip(autocast, monkeypatch):
+    ours, theirs = network(), network()
+    fast = train(ours, make_optimizer(ours, learning_rate=0.01), autocast=autocast)
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "supports", lambda *_: False)
+        slow = train(theirs, plain(theirs), clip=True, autocast=autocast)
+    assert fast == pytest.approx(slow, rel=1e-3 if autocast else 1e-5)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-2 if autocast else 1e-5)
+    assert any((layer.weight.abs() == 1).any() for layer in binary_layers(ours).values())
+
+
+def test_without_the_kernels_it_is_the_same_and_clips(monkeypatch):
+    fast, slow = network(), network()
+    train(fast, make_optimizer(fast, learning_rate=0.01))
+    monkeypatch.setattr(kernels, "supports", lambda *_: False)
+    train(slow, make_optimizer(slow, learning_rate=0.01))
+    for mine, other in zip(fast.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    assert all(layer.weight.abs().max() <= 1 for layer in binary_layers(slow).values())
+
+
+def test_its_state_is_adams_and_goes_both_ways():
+    ours, theirs = network(), network()
+    optimizer, other = make_optimizer(ours, learning_rate=0.01), plain(theirs)
+    train(ours, optimizer)
+    train(theirs, other, clip=True)
+    mine, its = optimizer.state_dict()["state"], other.state_dict()["state"]
+    assert mine.keys() == its.keys()
+    for key in mine:
+        assert mine[key].keys() == its[key].keys()
+        for name in mine[key]:
+            torch.testing.assert_close(mine[key][name], its[key][name], rtol=1e-3, atol=1e-6)
+    again = make_optimizer(network(), learning_rate=0.01)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def ready(layer) -> bool:
+    return layer._ready is not None
+
+
+@pytest.fixture
+def stepped():
+    """A layer after a step: what its next product multiplies by is ready."""
+    layer = BinaryLinear(8, 8, bias=False, binarization="stochastic")
+    optimizer = BinaryAdam(layer.parameters(), [layer], lr=0.1)
+    layer(torch.randn(4, 8)).sum().backward()
+    optimizer.step()
+    assert ready(layer)
+    assert layer.weight.grad is None
+    return layer
+
+
+def test_what_is_ready_serves_one_forward_pass(stepped):
+    prepared = stepped._ready[0]
+    assert torch.equal(stepped.effective_weight(), prepared)
+    assert not ready(stepped)
+    again = stepped.effective_weight()
+    assert not torch.equal(again, prepared)
+    assert set(again.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_evaluation_leaves_what_is_ready(stepped):
+    stepped.eval()
+    assert torch.equal(stepped.effective_weight(), stepped.weight)
+    assert ready(stepped)
+
+
+@pytest.mark.parametrize("change", ["in place", "loaded", "autocast", "forgotten"])
+def test_what_no_longer_fits_is_not_used(stepped, change):
+    prepared = stepped._ready[0].clone()
+    enabled = change == "autocast"
+    if change == "in place":
+        with torch.no_grad():
+            stepped.weight.fill_(1.0)
+    elif change == "loaded":
+        stepped.load_state_dict({"weight": torch.ones(8, 8)})
+    elif change == "forgotten":
+        stepped.forget_ready()
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        used = stepped.effective_weight()
+    if change in ("in place", "loaded"):
+        assert (used == 1).all()
+    else:
+        assert not torch.equal(used.float(), prepared)
+    assert used.dtype == (torch.bfloat16 if enabled else torch.float32)
+
+
+def test_the_gradient_is_that_of_the_plain_layer(stepped):
+    x = torch.randn(4, 8)
+    weight = stepped._ready[0].clone().requires_grad_()
+    stepped(x).square().sum().backward()
+    (x @ weight.T).square().sum().backward()
+    torch.testing.assert_close(stepped.weight.grad, weight.grad)
+
+
+def test_a_gradient_in_somebody_elses_buffer_is_left_alone():
+    layer = BinaryLinear(4, 4, bias=False)
+    optimizer = BinaryAdam(layer.parameters(), [layer], lr=0.1)
+    bucket = torch.randn(32)
+    before = bucket.clone()
+    layer.weight.grad = bucket[:16].view(4, 4)
+    optimizer.step()
+    assert torch.equal(bucket, before)
+
+
+def test_layers_that_share_a_weight_both_see_the_update():
+    first = BinaryLinear(4, 4, bias=False)
+    second = BinaryLinear(4, 4, bias=False)
+    second.weight = first.weight
+    optimizer = BinaryAdam([first.weight], [first, second], lr=5.0)
+    second(first(torch.randn(3, 4))).sum().backward()
+    optimizer.step()
+    assert torch.equal(first.effective_weight(), second.effective_weight())
+
+
+def test_a_closure_is_called_with_gradients_on():
+    layer = BinaryLinear(2, 2)
+    optimizer = BinaryAdam(layer.parameters(), [layer])
+
+    def closure():
+        loss = layer(torch.ones(1, 2)).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).requires_grad
