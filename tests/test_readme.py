@@ -55,7 +55,7 @@ def test_its_settings_are_accepted(folder, capsys, command, method):
 
 
 # Those that need a server or another package, which the tests of their own subjects provide.
-ELSEWHERE = re.compile(r"--storage|--wandb |--workspace|^pip|^wandb|^pytest")
+ELSEWHERE = re.compile(r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python tests/benchmarks")
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from bclightning.experiments.wandb_settings import WandbSettings, decide_mode
 from bclightning.inference import chosen_method
 from bclightning.nn import binary_layers, model_size
 from bclightning.training import Classifier, WeightStatistics
+from bclightning.training.allocator import keep_freed_memory
 from bclightning.training.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
 from bclightning.training.cli import RunCLI, take_option
 from bclightning.training.metrics import MetricsTable
@@ -78,6 +79,7 @@ def fit(
         _refuse_overrides(rest)
         rest = ["--config", str(folder.config), *rest]
     quiet_lightning()
+    keep_freed_memory()
     cli = RunCLI(rest, "bcl fit", DESCRIPTION, settings=SETTINGS, shown=SHOWN)
     if (cli.config.trainer.max_epochs or 0) < 1:
         raise UserError("--trainer.max_epochs must be at least 1")

@@ -258,10 +258,14 @@ def binarize(weight: Tensor, dtype: torch.dtype = torch.float32, key: int | None
     """
     out = torch.empty(weight.shape, dtype=dtype)
     flat = _flat(weight)
-    if dtype == torch.bfloat16:
-        _binarize_bits_in_parts(_parts(weight), flat, _bits(out), *_halves(key))
+    parts = _parts(weight)
+    bits = dtype == torch.bfloat16
+    result = _bits(out) if bits else _flat(out)
+    if parts == 1:
+        (_binarize_bits if bits else _binarize)(flat, result, 0, *_halves(key))
     else:
-        _binarize_in_parts(_parts(weight), flat, _flat(out), *_halves(key))
+        whole = _binarize_bits_in_parts if bits else _binarize_in_parts
+        whole(parts, flat, result, *_halves(key))
     return out
 
 
@@ -317,12 +321,16 @@ def adam_update_(
     )
     parts = _parts(weight)
     flat = [_flat(tensor) for tensor in (weight, gradient, mean, square)]
+    out = gradient
     if dtype == torch.bfloat16:
         out = torch.empty(weight.shape, dtype=dtype)
-        _update_bits_in_parts(parts, *flat, _bits(out), constants, *_halves(key))
+        flat.append(_bits(out))
+    bits = dtype == torch.bfloat16
+    if parts == 1:
+        (_update_bits if bits else _update)(*flat, constants, 0, *_halves(key))
     else:
-        out = gradient
-        _update_in_parts(parts, *flat, constants, *_halves(key))
+        whole = _update_bits_in_parts if bits else _update_in_parts
+        whole(parts, *flat, constants, *_halves(key))
     # Numba writes where autograd does not look.
     for tensor in (weight, gradient, mean, square):
         torch.autograd.graph.increment_version(tensor)
@@ -330,8 +338,15 @@ def adam_update_(
 
 
 def _parts(weight: Tensor) -> int:
-    # A part has to be worth a thread's while.
-    return max(1, min(torch.get_num_threads(), weight.numel() // 4096))
+    """Number of threads to use: torch's, if each has a part that is worth its while.
+
+    One part is a plain call, since Numba's pool would wake all of its threads even for that.
+    """
+    most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    parts = max(1, min(most, weight.numel() // 16384))
+    if parts > 1 and numba.get_num_threads() != most:
+        numba.set_num_threads(most)
+    return parts
 
 
 def _flat(tensor: Tensor) -> npt.NDArray[Any]:

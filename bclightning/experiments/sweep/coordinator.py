@@ -1,5 +1,6 @@
 """The coordinator: hands trials to worker processes, and survives whatever becomes of them."""
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -225,7 +226,11 @@ class Coordinator:
     def _stop_workers(self) -> None:
         deadline = time.monotonic() + GRACE
         for worker in self._workers:
-            worker.process.terminate()
+            if worker.ticket is None and worker.ready:
+                with contextlib.suppress(OSError):
+                    worker.connection.send(None)
+            else:
+                worker.process.terminate()
         for worker in self._workers:
             worker.reap(deadline)
         for worker in self._workers:

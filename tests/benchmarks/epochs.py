@@ -1,0 +1,86 @@
+"""Whole epochs on MNIST: the data alone, and `bcl fit` beside the tightest loop by hand."""
+
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from harness import interleave, show
+from torch import Tensor
+
+from bclightning.data import MNIST
+from bclightning.experiments.fit import fit
+from bclightning.functional import squared_hinge_loss
+from bclightning.models import MLP
+from bclightning.training.allocator import keep_freed_memory
+from bclightning.training.optim import exponential_decay, make_optimizer
+
+EPOCHS = 3
+
+
+def data_alone() -> None:
+    """Batches of a whole epoch, beside one indexing operation over the whole set."""
+    loader, whole = _mnist()
+    images, labels = whole
+
+    def batches() -> None:
+        for _ in loader.train_dataloader():
+            pass
+
+    def permuted() -> tuple[Tensor, Tensor]:
+        order = torch.randperm(len(labels))
+        return images[order], labels[order]
+
+    variants = {"x[perm]": permuted, "data loader": batches}
+    ratios = interleave(variants, "x[perm]", rounds=15, calls=1)
+    show("an epoch of MNIST's data", ratios, {"data loader": 1.5})
+
+
+def epoch() -> None:
+    """`bcl fit` with all that is on by default and W&B offline, beside a loop by hand."""
+    keep_freed_memory()
+    for method in ("none", "deterministic", "stochastic"):
+        variants = {"by hand": lambda m=method: _by_hand(m), "bcl fit": lambda m=method: _fit(m)}
+        ratios = interleave(variants, "by hand", rounds=3, calls=1, warm_up=0)
+        show(f"an epoch of MNIST, {method} (of {EPOCHS})", ratios, {"bcl fit": 1.05})
+
+
+def _fit(method: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        words = ["--config", "mnist.yaml", "--trainer.max_epochs", str(EPOCHS)]
+        words += ["--runs_dir", folder, f"--model.network.regularizer={method}"]
+        fit([*words, "--wandb.mode=offline", f"--data.root={_root()}"])
+
+
+def _by_hand(method: str) -> None:
+    """The same mathematics with nothing around it."""
+    data, (images, labels) = _mnist()
+    held_images, held_labels = data.loaded_splits()["val"].__getitems__(list(range(10_000)))
+    network = MLP(784, [1024] * 3, 10, regularizer=method, batch_norm_momentum=0.15)
+    optimizer = make_optimizer(network, "adam", 1e-3)
+    decay = exponential_decay(optimizer, 1e-3, 3e-6, EPOCHS)
+    for _ in range(EPOCHS):
+        network.train()
+        for chosen in torch.randperm(len(labels)).split(100):
+            loss = squared_hinge_loss(network(images[chosen]), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        decay.step()
+        network.eval()
+        with torch.inference_mode():
+            for some, theirs in zip(held_images.split(1000), held_labels.split(1000), strict=True):
+                (network(some).argmax(1) != theirs).sum()
+
+
+def _root() -> Path:
+    return Path(os.environ.get("BCL_DATA", "data"))
+
+
+def _mnist() -> tuple[MNIST, tuple[Tensor, Tensor]]:
+    data = MNIST(str(_root()), batch_size=100)
+    data.prepare_data()
+    splits = data.loaded_splits()
+    return data, splits["train"].__getitems__(list(range(len(splits["train"]))))
