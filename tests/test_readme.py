@@ -3,6 +3,8 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,7 +57,9 @@ def test_its_settings_are_accepted(folder, capsys, command, method):
 
 
 # Those that need a server or another package, which the tests of their own subjects provide.
-ELSEWHERE = re.compile(r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python tests/benchmarks")
+ELSEWHERE = re.compile(
+    r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python tests/benchmarks"
+)
 
 
 @pytest.mark.slow
@@ -74,6 +78,16 @@ def test_its_sweep_runs_and_is_compared_and_kept(folder, capfd):
 @pytest.mark.parametrize("page", sorted((ROOT / "results").glob("*/README.md")), ids=str)
 def test_promoted_pages_are_what_their_records_say(page):
     main(["compare", "--check", str(page.parent)])
+
+
+@pytest.mark.slow
+def test_its_benchmarks_run(folder):
+    """What they measure is for people to judge; that they still run is for here."""
+    command = next(c for c in COMMANDS if c.startswith("python tests/benchmarks"))
+    words = [sys.executable, str(ROOT / shlex.split(command)[1])]
+    done = subprocess.run([*words, "memory"], capture_output=True, text=True, check=True)
+    assert re.search(r"deterministic +1\.0\d ", done.stdout)
+    assert subprocess.run([*words, "nothing"], capture_output=True, check=False).returncode == 1
 
 
 def test_every_command_is_one_that_is_tested_here():
