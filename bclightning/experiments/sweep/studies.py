@@ -271,7 +271,8 @@ class Studies:
             load_if_exists=True,
         )
         if "token" not in study.user_attrs:
-            study.set_user_attr("token", secrets.token_hex(2))
+            # A letter first: 12e4 would come back from a command line as a number.
+            study.set_user_attr("token", f"k{secrets.token_hex(2)}")
         return study
 
     def _compare(self, study: optuna.Study, arm: str, fingerprint: dict[str, Any]) -> None:

@@ -107,6 +107,11 @@ def test_every_trial_is_an_ordinary_run_and_an_ordinary_wandb_run(there, folder,
     assert b"final" in raw
 
 
+def test_no_token_can_be_read_as_a_number(there):
+    tokens = [record(f"mine-{arm}-t000")["wandb"]["id"][-5:] for arm in WHOLE["methods"]]
+    assert [token[0] for token in tokens] == ["k", "k"]
+
+
 def test_lines_and_table_say_how_it_went(swept):
     said = swept[1]
     assert said.count(": begins") == 8
