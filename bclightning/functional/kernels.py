@@ -72,6 +72,12 @@ def _sign_bits(value: Any) -> Any:
     return _MINUS if value < _ZERO else (_PLUS if value >= _ZERO else _NAN)
 
 
+@numba.njit(**_INLINE)
+def _float(bits: Any) -> Any:
+    """The float32 that bfloat16's bits stand for: they are its upper half."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
 @numba.njit(**_LOOP)
 def _binarize(weight: Any, out: Any, first: Any, draw: Any, low: Any, high: Any) -> None:
     if draw:
@@ -93,9 +99,8 @@ def _binarize_bits(weight: Any, out: Any, first: Any, draw: Any, low: Any, high:
 
 
 @numba.njit(**_INLINE)
-def _adam(weight: Any, gradient: Any, mean: Any, square: Any, i: Any, c: Any) -> Any:
-    """Adam's update of one weight, clipped to [-1, 1]; NaN stays NaN."""
-    g = gradient[i]
+def _adam(weight: Any, g: Any, mean: Any, square: Any, i: Any, c: Any) -> Any:
+    """Adam's update of one weight by its gradient, clipped to [-1, 1]; NaN stays NaN."""
     m = mean[i] + c[0] * (g - mean[i])
     v = c[1] * square[i] + c[2] * g * g
     mean[i] = m
@@ -122,11 +127,11 @@ def _update(
     # The gradient's memory takes the binary weights: it is read for the last time here.
     if draw:
         for i in range(weight.size):
-            w = _adam(weight, gradient, mean, square, i, c)
+            w = _adam(weight, gradient[i], mean, square, i, c)
             gradient[i] = _sign(w - _threshold(first + i, low, high))
     else:
         for i in range(weight.size):
-            gradient[i] = _sign(_adam(weight, gradient, mean, square, i, c))
+            gradient[i] = _sign(_adam(weight, gradient[i], mean, square, i, c))
 
 
 @numba.njit(**_LOOP)
@@ -135,7 +140,6 @@ def _update_bits(
     gradient: Any,
     mean: Any,
     square: Any,
-    out: Any,
     c: Any,
     first: Any,
     draw: Any,
@@ -144,11 +148,12 @@ def _update_bits(
 ) -> None:
     if draw:
         for i in range(weight.size):
-            w = _adam(weight, gradient, mean, square, i, c)
-            out[i] = _sign_bits(w - _threshold(first + i, low, high))
+            w = _adam(weight, _float(gradient[i]), mean, square, i, c)
+            gradient[i] = _sign_bits(w - _threshold(first + i, low, high))
     else:
         for i in range(weight.size):
-            out[i] = _sign_bits(_adam(weight, gradient, mean, square, i, c))
+            g = _float(gradient[i])
+            gradient[i] = _sign_bits(_adam(weight, g, mean, square, i, c))
 
 
 _PARALLEL: dict[str, Any] = {"parallel": True, "error_model": "numpy", "cache": True}
@@ -197,7 +202,6 @@ def _update_bits_in_parts(
     gradient: Any,
     mean: Any,
     square: Any,
-    out: Any,
     c: Any,
     draw: Any,
     low: Any,
@@ -206,13 +210,11 @@ def _update_bits_in_parts(
     size = -(-weight.size // parts)
     for part in numba.prange(parts):
         a, b = part * size, min(weight.size, (part + 1) * size)
-        _update_bits(
-            weight[a:b], gradient[a:b], mean[a:b], square[a:b], out[a:b], c, a, draw, low, high
-        )
+        _update_bits(weight[a:b], gradient[a:b], mean[a:b], square[a:b], c, a, draw, low, high)
 
 
-def supports(*tensors: Tensor) -> bool:
-    """Whether the kernels can work on these tensors: float32, dense and contiguous, on a CPU.
+def supports(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """Whether the kernels can work on these tensors: dense and contiguous, on a CPU, of `dtypes`.
 
     Example:
         >>> supports(torch.zeros(2, 2)), supports(torch.zeros(2, 2).T[:1])
@@ -223,7 +225,7 @@ def supports(*tensors: Tensor) -> bool:
         type(tensor) in (Tensor, Parameter)
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         and tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
+        and tensor.dtype in dtypes
         and tensor.layout == torch.strided
         and tensor.is_contiguous()
         and 0 < tensor.numel() < 2**32
@@ -279,28 +281,26 @@ def adam_update_(
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-    dtype: torch.dtype = torch.float32,
     key: int | None = None,
 ) -> Tensor:
     """Adam's step of a latent weight, its clipping and its binarization, in one pass.
 
-    In place of ``weight`` and of Adam's two moments. **The gradient is lost**: in float32 its
-    memory holds the binary weights that are returned, so that they take none of their own.
+    In place of ``weight`` and of Adam's two moments. **The gradient is lost**: its memory holds the
+    binary weights that are returned, so that they take none of their own.
 
     Args:
-        weight: Latent weights that the kernels support, as the three that follow.
-        gradient: The gradient.
+        weight: Latent weights that the kernels support, as the moments that follow.
+        gradient: The gradient, which may be in bfloat16 too.
         mean: Adam's first moment.
         square: Adam's second moment.
         step: Number of this step, counted from 1.
         learning_rate: Already scaled, if it is to be.
         betas: Decay of the moments.
         eps: Added to the root of the second moment.
-        dtype: Of the binary weights, ``torch.float32`` or ``torch.bfloat16``.
         key: Of the draw, for stochastic binarization; none for the sign.
 
     Returns:
-        The binary weights that belong to the new latent ones.
+        The binary weights that belong to the new latent ones, in the gradient's dtype.
 
     Example:
         >>> weight, gradient = torch.tensor([0.5, -0.999]), torch.tensor([2.0, 0.1])
@@ -320,21 +320,21 @@ def adam_update_(
         )
     )
     parts = _parts(weight)
-    flat = [_flat(tensor) for tensor in (weight, gradient, mean, square)]
-    out = gradient
-    if dtype == torch.bfloat16:
-        out = torch.empty(weight.shape, dtype=dtype)
-        flat.append(_bits(out))
-    bits = dtype == torch.bfloat16
+    bits = gradient.dtype == torch.bfloat16
+    flat = [
+        _flat(weight),
+        _bits(gradient) if bits else _flat(gradient),
+        _flat(mean),
+        _flat(square),
+    ]
     if parts == 1:
         (_update_bits if bits else _update)(*flat, constants, 0, *_halves(key))
     else:
         whole = _update_bits_in_parts if bits else _update_in_parts
         whole(parts, *flat, constants, *_halves(key))
     # Numba writes where autograd does not look.
-    for tensor in (weight, gradient, mean, square):
-        torch.autograd.graph.increment_version(tensor)
-    return out
+    torch.autograd.graph.increment_version((weight, gradient, mean, square))
+    return gradient
 
 
 def _parts(weight: Tensor) -> int:

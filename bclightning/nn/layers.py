@@ -73,7 +73,9 @@ class BinaryLayer(nn.Module):
         dtype = self.weight.dtype
         if torch.is_autocast_enabled(self.weight.device.type):
             dtype = torch.get_autocast_dtype(self.weight.device.type)
-        if self.training:
+        # A compiled graph binarizes by itself: a tensor that is another one at each step would have
+        # it compiled anew at each.
+        if self.training and not torch.compiler.is_compiling():
             self.product_dtype = dtype
             ready, self._ready = self._ready, None
             if ready is not None and ready[1] == self.weight._version and ready[0].dtype == dtype:

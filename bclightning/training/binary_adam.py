@@ -1,9 +1,11 @@
 """Adam for networks with binary weights: update, clip and binarize while the weight is at hand."""
 
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.adam import adam
@@ -42,7 +44,10 @@ class BinaryAdam(Adam):
         self._layers: dict[int, BinaryLayer] = {}
         for layer in layers:
             # Of layers that share a weight, one is made ready; the others binarize by themselves.
-            self._layers.setdefault(id(layer.weight), layer)
+            if self._layers.setdefault(id(layer.weight), layer) is layer:
+                layer.weight.register_hook(_summing_in_float32(layer.weight))  # type: ignore[no-untyped-call]
+        weights = [layer.weight for layer in self._layers.values()]
+        weakref.finalize(self, _take_gradients_in_float32, weights).atexit = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -66,7 +71,11 @@ class BinaryAdam(Adam):
                 layer = self._layers.get(id(parameter))
                 state = self._state_of(parameter)
                 moments = (state["exp_avg"], state["exp_avg_sq"])
-                if layer is not None and kernels.supports(parameter, parameter.grad, *moments):
+                if (
+                    layer is not None
+                    and kernels.supports(parameter, *moments)
+                    and kernels.supports(parameter.grad, dtypes=kernels.DTYPES)
+                ):
                     self._update_latent(parameter, layer, state, group)
                 else:
                     others.append(parameter)
@@ -91,7 +100,6 @@ class BinaryAdam(Adam):
             # Distributed training may keep gradients in a buffer of its own.
             gradient = gradient.clone()
         state["step"] += 1
-        dtype = layer.product_dtype
         binary = kernels.adam_update_(
             weight,
             gradient,
@@ -101,11 +109,16 @@ class BinaryAdam(Adam):
             learning_rate=float(group["lr"]),
             betas=group["betas"],
             eps=group["eps"],
-            dtype=dtype if dtype in kernels.DTYPES else torch.float32,
             key=kernels.draw_key() if layer.binarization == "stochastic" else None,
         )
         weight.grad = None
-        layer.make_ready(binary)
+        dtype = layer.product_dtype
+        if dtype == torch.bfloat16 and not _distributed():
+            # Products in bfloat16 give gradients in bfloat16. To widen them would be a pass more,
+            # and their memory would not serve the next product's weights. Distributed training
+            # wants them in the weight's dtype.
+            weight.grad_dtype = None
+        layer.make_ready(binary.to(dtype))
 
     def _update_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:
@@ -113,7 +126,7 @@ class BinaryAdam(Adam):
         states = [self.state[parameter] for parameter in parameters]
         adam(
             parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [p.grad.to(p.dtype) for p in parameters if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -132,3 +145,25 @@ class BinaryAdam(Adam):
         for parameter in parameters:
             if id(parameter) in self._layers:
                 parameter.clamp_(-1.0, 1.0)
+
+
+def _summing_in_float32(weight: Tensor) -> Callable[[Tensor], None]:
+    """A hook for gradients that arrive in 16 bits, where a sum of several would lose much."""
+
+    def widen(gradient: Tensor) -> None:
+        if weight.grad is not None:
+            weight.grad = weight.grad.float()
+
+    return widen
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _take_gradients_in_float32(weights: list[Tensor]) -> None:
+    """Leave weights as other optimizers expect them."""
+    for weight in weights:
+        gradient, weight.grad = weight.grad, None
+        weight.grad_dtype = weight.dtype
+        weight.grad = None if gradient is None else gradient.to(weight.dtype)

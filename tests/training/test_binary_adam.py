@@ -1,10 +1,12 @@
 """BinaryAdam is Adam, a clip and a binarization; only faster."""
 
 import copy
+import gc
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from bclightning.functional import kernels
 from bclightning.models import MLP
@@ -147,6 +149,71 @@ def test_a_gradient_in_somebody_elses_buffer_is_left_alone():
     assert torch.equal(bucket, before)
 
 
+@pytest.fixture
+def stepped_in_bfloat16():
+    return step_in_bfloat16()
+
+
+def step_in_bfloat16():
+    torch.manual_seed(0)
+    layer = BinaryLinear(64, 64, bias=False)
+    optimizer = BinaryAdam(layer.parameters(), [layer], lr=0.1)
+    backward_in_bfloat16(layer)
+    optimizer.step()
+    return layer, optimizer
+
+
+def backward_in_bfloat16(layer):
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(8, 64)).square().sum().backward()
+
+
+def test_a_gradient_in_bfloat16_is_not_widened_and_its_memory_serves_on(stepped_in_bfloat16):
+    layer, optimizer = stepped_in_bfloat16
+    backward_in_bfloat16(layer)
+    assert layer.weight.grad.dtype == torch.bfloat16
+    place = layer.weight.grad.data_ptr()
+    optimizer.step()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.effective_weight().data_ptr() == place
+
+
+def test_gradients_of_several_batches_are_summed_in_float32(stepped_in_bfloat16):
+    layer, optimizer = stepped_in_bfloat16
+    generator = torch.Generator().manual_seed(5)
+    parts = [torch.randn(64, 64, generator=generator).bfloat16() for _ in range(40)]
+    for part in parts:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer.effective_weight().backward(part)
+    exact = torch.stack([part.double() for part in parts]).sum(0)
+    torch.testing.assert_close(layer.weight.grad.double(), exact, rtol=1e-5, atol=1e-5)
+    optimizer.step()
+    assert ready(layer)
+
+
+def test_a_gradient_laid_out_otherwise_is_used_all_the_same(stepped_in_bfloat16):
+    layer, optimizer = stepped_in_bfloat16
+    before = layer.weight.detach().clone()
+    layer.weight.grad = (
+        torch.ones(64, 64, dtype=torch.bfloat16).T[:, :].as_strided((64, 64), (1, 64))
+    )
+    optimizer.step()
+    assert not torch.equal(before, layer.weight)
+    assert layer.weight.abs().max() <= 1
+
+
+def test_other_optimizers_get_gradients_in_the_weights_own_dtype():
+    layer, optimizer = step_in_bfloat16()
+    backward_in_bfloat16(layer)
+    kept = layer.weight.grad
+    assert kept.dtype == torch.bfloat16
+    del optimizer
+    gc.collect()
+    assert torch.equal(layer.weight.grad, kept.float())
+    backward_in_bfloat16(layer)
+    assert layer.weight.grad.dtype == torch.float32
+
+
 def test_layers_that_share_a_weight_both_see_the_update():
     first = BinaryLinear(4, 4, bias=False)
     second = BinaryLinear(4, 4, bias=False)
@@ -167,3 +234,12 @@ def test_a_closure_is_called_with_gradients_on():
         return loss
 
     assert optimizer.step(closure).requires_grad
+
+
+@pytest.mark.parametrize("method", ["deterministic", "stochastic"])
+def test_a_compiled_network_is_compiled_once_for_all_steps(method):
+    graphs = CompileCounter()
+    net = network(method)
+    net.compile(backend=graphs)
+    train(net, make_optimizer(net, learning_rate=0.01))
+    assert graphs.frame_count == 1
