@@ -209,7 +209,9 @@ def test_other_optimizers_get_gradients_in_the_weights_own_dtype():
     assert kept.dtype == torch.bfloat16
     del optimizer
     gc.collect()
+    assert layer.weight.grad.dtype == torch.float32
     assert torch.equal(layer.weight.grad, kept.float())
+    layer.weight.grad = None
     backward_in_bfloat16(layer)
     assert layer.weight.grad.dtype == torch.float32
 
@@ -237,6 +239,7 @@ def test_a_closure_is_called_with_gradients_on():
 
 
 @pytest.mark.parametrize("method", ["deterministic", "stochastic"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_a_compiled_network_is_compiled_once_for_all_steps(method):
     graphs = CompileCounter()
     net = network(method)
