@@ -187,13 +187,14 @@ class Coordinator:
                     worker.connection.send(not self._studies.report(ticket, number, error))
                 return
             case Done(content) if ticket is not None:
-                self._note(ticket, RunRecord.parse(content))
-                worker.ticket = None
+                record = RunRecord.parse(content)
+                self._studies.finish(ticket, record)
+                self._employ_again(worker)
+                self._view.event(ticket.run_id, _told(record))
             case Failed(reason) if ticket is not None:
                 self._studies.fail(ticket, reason)
-                self._studies.advance()
+                self._employ_again(worker)
                 self._view.event(ticket.run_id, f"failed: {reason}")
-                worker.ticket = None
             case Stopped(reason) if ticket is not None:
                 self._studies.put_back(ticket)
                 worker.ticket = None
@@ -202,14 +203,11 @@ class Coordinator:
                     raise UserError(f"{reason} (met by {ticket.run_id}; the same command goes on)")
         self._employ(worker)
 
-    def _note(self, ticket: Ticket, record: RunRecord) -> None:
-        self._studies.finish(ticket, record)
+    def _employ_again(self, worker: _Worker) -> None:
+        worker.ticket = None
+        # First of all, so that no worker waits for what only the view and other arms need.
+        self._employ(worker)
         self._studies.advance()
-        error = record.validation_error or 0.0
-        what = f"{record.status}, validation error {error:.2f} %"
-        if record.test_error is not None:
-            what += f", test error {record.test_error:.2f} %"
-        self._view.event(ticket.run_id, f"{what}, {duration(record.train_seconds)}")
 
     def _bury(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -237,3 +235,10 @@ class Coordinator:
             if worker.ticket is not None:
                 self._studies.put_back(worker.ticket)
         self._workers.clear()
+
+
+def _told(record: RunRecord) -> str:
+    what = f"{record.status}, validation error {record.validation_error or 0.0:.2f} %"
+    if record.test_error is not None:
+        what += f", test error {record.test_error:.2f} %"
+    return f"{what}, {duration(record.train_seconds)}"

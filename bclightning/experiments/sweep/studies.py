@@ -82,6 +82,7 @@ class Studies:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.definition = definition
         self.heartbeat = heartbeat
+        self._known: dict[str, optuna.Study] = {}
         self._url = _checked(storage)
         self._file_lock = self._own_file()
         with telling_of(self._url):
@@ -253,15 +254,18 @@ class Studies:
         return f"{self.definition.name}-{arm}-{stage}"
 
     def _study(self, arm: str, stage: Stage) -> optuna.Study | None:
-        try:
-            return optuna.load_study(
-                study_name=self._name(arm, stage),
-                storage=self._storage,
-                sampler=optuna.samplers.RandomSampler(),
-                pruner=optuna.pruners.NopPruner(),
-            )
-        except KeyError:
-            return None
+        name = self._name(arm, stage)
+        if name not in self._known:
+            try:
+                self._known[name] = optuna.load_study(
+                    study_name=name,
+                    storage=self._storage,
+                    sampler=optuna.samplers.RandomSampler(),
+                    pruner=optuna.pruners.NopPruner(),
+                )
+            except KeyError:
+                return None
+        return self._known[name]
 
     def _create(self, arm: str, stage: Stage) -> optuna.Study:
         study = optuna.create_study(
