@@ -18,7 +18,10 @@ commands:
              go on after a stop:     bcl fit --resume RUN
   validate   errors on validation:   bcl validate --run RUN
   test       errors on the test set: bcl test --run RUN
-  predict    classify test images:   bcl predict --run RUN
+  export     one bit a weight:       bcl export RUN
+  predict    classify pictures:      bcl predict MODEL --images *.png
+             classify test images:   bcl predict --run RUN
+  summary    layers, bits, energy:   bcl summary RUN
   sweep      tune, then repeat:      bcl sweep sweeps/mnist.yaml --jobs 2
              how far is it:          bcl sweep sweeps/mnist.yaml --status
   compare    methods side by side:   bcl compare results/runs/mnist
@@ -29,7 +32,7 @@ recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
   bcl --version        the version
 """
 
-COMMANDS = ("fit", "validate", "test", "predict", "sweep", "compare")
+COMMANDS = ("fit", "validate", "test", "export", "predict", "summary", "sweep", "compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,10 +79,22 @@ def _dispatch(words: list[str]) -> None:
             from bclightning.experiments.evaluate import evaluate
 
             evaluate(rest, command)
+        case "predict" if rest and not rest[0].startswith("-"):
+            from bclightning.inference.command import classify
+
+            classify(rest)
         case "predict":
             from bclightning.experiments.evaluate import predict
 
             predict(rest)
+        case "export":
+            from bclightning.experiments.export import export
+
+            export(rest)
+        case "summary":
+            from bclightning.experiments.summary import summary
+
+            summary(rest)
         case _:
             hint = nearest(command, COMMANDS)
             raise UserError(f"there is no command {command!r}{hint}; bcl --help lists them")

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import UserError
+from bclightning.functional.preprocessing import Preprocessing
 from bclightning.seeds import derive_seed
 
 Batch = tuple[Tensor, Tensor]
@@ -155,6 +156,10 @@ class ImageDataModule(LightningDataModule):
         """Load ``train``, ``val`` and ``test``, from files that are there and verified."""
         raise NotImplementedError
 
+    def preprocessing(self) -> Preprocessing:
+        """What is done with the pixels of the files, for networks that leave the project."""
+        raise NotImplementedError
+
     def split_sizes(self) -> dict[str, int]:
         """Number of images in each split."""
         return {split: len(images) for split, images in self.loaded_splits().items()}
@@ -262,12 +267,30 @@ class CachedImageDataModule(ImageDataModule):
         self.cache_dir = Path(cache_dir) if cache_dir else self.root / "bclightning-cache"
 
 
-def centred(splits: dict[str, ImageTensors]) -> dict[str, ImageTensors]:
-    """Subtract the training images' mean, pixel by pixel, from all splits, in place.
+class CentredImageDataModule(ImageDataModule):
+    """A data set whose images lie in [0, 1], less the training images' mean, pixel by pixel.
 
     The test images too are centred with the training images' mean, for theirs is not to be known.
+
+    Attributes:
+        scale: What the files' pixels are divided by.
     """
-    mean = splits["train"].images.mean(0)
-    for split in splits.values():
-        split.images -= mean
-    return splits
+
+    scale: ClassVar[float]
+
+    def scaled_splits(self) -> dict[str, ImageTensors]:
+        """Load ``train``, ``val`` and ``test``, with pixels in [0, 1]."""
+        raise NotImplementedError
+
+    def load_splits(self) -> dict[str, ImageTensors]:
+        """Load the splits and centre them."""
+        splits = self.scaled_splits()
+        mean = splits["train"].images.mean(0)
+        for split in splits.values():
+            split.images -= mean
+        return splits
+
+    def preprocessing(self) -> Preprocessing:
+        """The scale and the mean training image."""
+        mean = self.scaled_splits()["train"].images.mean(0)
+        return Preprocessing("centred", self.scale, {"mean": mean})

@@ -16,6 +16,7 @@ from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain, verify
 from bclightning.errors import DataError
+from bclightning.functional.preprocessing import Preprocessing
 from bclightning.functional.whitening import ZCA, global_contrast_normalize
 from bclightning.storage import replacing
 
@@ -118,6 +119,14 @@ class CIFAR10(CachedImageDataModule):
             "val": ImageTensors(images[cut : len(labels)], labels[cut:]),
             "test": ImageTensors(images[len(labels) :], test_labels),
         }
+
+    def preprocessing(self) -> Preprocessing:
+        """Contrast normalization and the whitening, which is estimated again."""
+        pixels = torch.cat([read_batch(file, self.root)[0] for file in self.files[:-1]])
+        training = pixels[: len(pixels) - self.validation_images].float()
+        whiten = ZCA.fit(global_contrast_normalize(training, CONTRAST_SCALE), ZCA_BIAS)
+        tensors = {"mean": whiten.mean, "matrix": whiten.matrix}
+        return Preprocessing("whitened", CONTRAST_SCALE, tensors)
 
 
 def extract(archive: Path, files: list[DataFile], root: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from bclightning.data.base import ImageDataModule, ImageTensors, centred
+from bclightning.data.base import CentredImageDataModule, ImageTensors
 
 TEST_IMAGES = 300
 VALIDATION_IMAGES = 300
@@ -15,7 +15,7 @@ VALIDATION_IMAGES = 300
 SPLIT_SEED = 0
 
 
-class Digits(ImageDataModule):
+class Digits(CentredImageDataModule):
     """1797 digits of 8 x 8 pixels in [0, 1], centred: 1197 to train, 300 to validate, 300 to test.
 
     The splits are stratified and fixed. Arguments as of `ImageDataModule`; no files are needed.
@@ -27,13 +27,14 @@ class Digits(ImageDataModule):
     """
 
     name: str = "digits"
+    scale: ClassVar[float] = 16.0
     image_shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
     class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
-    def load_splits(self) -> dict[str, ImageTensors]:
+    def scaled_splits(self) -> dict[str, ImageTensors]:
         """Split scikit-learn's arrays."""
         pixels, labels = load_digits(return_X_y=True)
-        images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+        images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / self.scale
         targets = torch.tensor(labels, dtype=torch.int64)
         rest, test = train_test_split(
             range(len(targets)), test_size=TEST_IMAGES, stratify=labels, random_state=SPLIT_SEED
@@ -42,9 +43,7 @@ class Digits(ImageDataModule):
             rest, test_size=VALIDATION_IMAGES, stratify=labels[rest], random_state=SPLIT_SEED
         )
         indices = {"train": train, "val": val, "test": test}
-        return centred(
-            {
-                split: ImageTensors(images[chosen], targets[chosen])
-                for split, chosen in indices.items()
-            }
-        )
+        return {
+            split: ImageTensors(images[chosen], targets[chosen])
+            for split, chosen in indices.items()
+        }

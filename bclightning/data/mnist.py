@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bclightning.data.base import ImageDataModule, ImageTensors, centred
+from bclightning.data.base import CentredImageDataModule, ImageTensors
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import DataError
 
@@ -47,7 +47,7 @@ def read_idx(path: Path) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-class MNIST(ImageDataModule):
+class MNIST(CentredImageDataModule):
     """60,000 and 10,000 digits of 28 x 28 pixels in [0, 1], the training images' mean subtracted.
 
     The last 10,000 training images validate. Arguments as of `ImageDataModule`; the files lie in
@@ -58,6 +58,7 @@ class MNIST(ImageDataModule):
     """
 
     name: str = "mnist"
+    scale: ClassVar[float] = 255.0
     image_shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
     class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
     validation_images: ClassVar[int] = VALIDATION_IMAGES
@@ -68,20 +69,17 @@ class MNIST(ImageDataModule):
         _file("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c", 4_542),
     )
 
-    def load_splits(self) -> dict[str, ImageTensors]:
+    def scaled_splits(self) -> dict[str, ImageTensors]:
         """Read the four files and split."""
         train, train_labels, test, test_labels = (
             read_idx(obtain(file, self.root)) for file in self.files
         )
         cut = len(train) - self.validation_images
-        return centred(
-            {
-                "train": _images(train[:cut], train_labels[:cut]),
-                "val": _images(train[cut:], train_labels[cut:]),
-                "test": _images(test, test_labels),
-            }
-        )
+        return {
+            "train": self._images(train[:cut], train_labels[:cut]),
+            "val": self._images(train[cut:], train_labels[cut:]),
+            "test": self._images(test, test_labels),
+        }
 
-
-def _images(pixels: Tensor, labels: Tensor) -> ImageTensors:
-    return ImageTensors(pixels.unsqueeze(1).float() / 255, labels.long())
+    def _images(self, pixels: Tensor, labels: Tensor) -> ImageTensors:
+        return ImageTensors(pixels.unsqueeze(1).float() / self.scale, labels.long())

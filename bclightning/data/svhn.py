@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.io
 from scipy.io.matlab import MatReadError
-from torch import Tensor
 
 from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import DataError
-from bclightning.functional.whitening import global_contrast_normalize, local_contrast_normalize
+from bclightning.functional.preprocessing import Preprocessing
 
 # Images of each class that validate, taken from the two training files (section 3.3).
 VALIDATION_FROM_TRAIN = 400
@@ -27,9 +26,7 @@ def _file(name: str, md5: str, size: int) -> DataFile:
     return DataFile(name, md5, size, (f"http://ufldl.stanford.edu/housenumbers/{name}",))
 
 
-def normalize(pixels: Tensor) -> Tensor:
-    """The paper's preprocessing of a batch of uint8 images (batch, 3, 32, 32)."""
-    return local_contrast_normalize(global_contrast_normalize(pixels.float()))
+PREPROCESSING = Preprocessing("contrast-normalized", 1.0)
 
 
 class SVHN(CachedImageDataModule):
@@ -100,9 +97,13 @@ class SVHN(CachedImageDataModule):
             "test": slice(training + validating, total),
         }
         return {
-            split: ImageTensors(images[part], labels[part], normalize)
+            split: ImageTensors(images[part], labels[part], PREPROCESSING.apply)
             for split, part in bounds.items()
         }
+
+    def preprocessing(self) -> Preprocessing:
+        """Contrast normalization of each image, globally and locally."""
+        return PREPROCESSING
 
     def _parts(
         self, *, pixels: bool = True

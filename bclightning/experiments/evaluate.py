@@ -16,13 +16,22 @@ from bclightning.experiments.job import Job
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.report import method_table
 from bclightning.experiments.wandb_settings import WandbSettings
-from bclightning.inference import MethodError, chosen_method, errors_by_method
+from bclightning.inference import (
+    EvalWeights,
+    MethodError,
+    chosen_method,
+    ensemble_errors,
+    errors_by_method,
+)
 from bclightning.inference.methods import Batches
-from bclightning.nn import reestimate_batch_norm_
+from bclightning.nn import binary_layers, reestimate_batch_norm_
 from bclightning.storage import write_text
 from bclightning.training import Classifier
 from bclightning.training.checkpoint import load_checkpoint
 from bclightning.training.cli import RunCLI, take_option
+
+# Errors of an ensemble of the paper's networks change little beyond.
+ENSEMBLE_SIZE = 10
 
 SHOWN = {
     "--run": "The run: its folder, or its id below results/runs. Its own configuration and best "
@@ -42,10 +51,20 @@ def evaluate_methods(
     datamodule: LightningDataModule,
     trainer: Trainer,
     split: Literal["validate", "test"],
+    kinds: Sequence[EvalWeights] = (),
+    ensemble_size: int = 0,
 ) -> list[MethodError]:
     """Errors of a network on a split, by weights and batch-norm statistics.
 
     It runs on the trainer's device and in its precision, over the whole split in one process.
+
+    Args:
+        model: The network.
+        datamodule: The data.
+        trainer: Says device and precision.
+        split: ``validate`` or ``test``.
+        kinds: The weights to use; binary and real ones when left out.
+        ensemble_size: Networks in an ensemble.
     """
     datamodule.setup("fit")
     if split == "test":
@@ -54,9 +73,12 @@ def evaluate_methods(
     else:
         batches = datamodule.val_dataloader()
     model.to(trainer.strategy.root_device)
-    return errors_by_method(
-        model, batches, statistics_batches(datamodule), trainer.precision_plugin.forward_context
-    )
+    statistics = statistics_batches(datamodule)
+    precision = trainer.precision_plugin.forward_context
+    if "ensemble" in kinds:
+        size = ensemble_size or ENSEMBLE_SIZE
+        return ensemble_errors(model, batches, statistics, size, precision=precision)
+    return errors_by_method(model, batches, statistics, kinds, precision)
 
 
 def load_weights(model: Classifier, path: str | Path) -> None:
@@ -79,8 +101,21 @@ def load_weights(model: Classifier, path: str | Path) -> None:
 
 def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> list[MethodError]:
     """Run `bcl validate` or `bcl test`: print the errors of a trained network by method."""
-    model, datamodule, trainer, name = _rebuilt(arguments, command)
-    errors = evaluate_methods(model, datamodule, trainer, command)
+    wanted, rest = take_option(arguments, "--eval-weights")
+    size, rest = take_option(rest, "--ensemble-size")
+    kinds = _kinds(wanted, size)
+    model, datamodule, trainer, name = rebuilt(
+        rest,
+        command,
+        {
+            "--eval-weights": "Only these weights: binary, real or ensemble (section 2.6).",
+            "--ensemble-size": "Networks in the ensemble, drawn by the stochastic rule; "
+            f"{ENSEMBLE_SIZE} when left out.",
+        },
+    )
+    if kinds and kinds != ["real"] and not binary_layers(model):
+        raise UserError(f"{name} has no binary weights; --eval-weights real is what it has")
+    errors = evaluate_methods(model, datamodule, trainer, command, kinds, int(size or 0))
     split = "test" if command == "test" else "validation"
     Console().print(method_table(f"{name}: {split} error", errors, chosen_method(model)))
     return errors
@@ -89,7 +124,7 @@ def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> 
 def predict(arguments: Sequence[str]) -> Path:
     """Run `bcl predict`: write the class and the scores of each test image to a CSV file."""
     output, rest = take_option(arguments, "--output")
-    model, datamodule, trainer, name = _rebuilt(
+    model, datamodule, trainer, name = rebuilt(
         rest, "predict", {"--output": "The CSV file to write; predictions.csv when left out."}
     )
     weights, statistics = chosen_method(model)
@@ -117,9 +152,33 @@ def predict(arguments: Sequence[str]) -> Path:
     return path
 
 
-def _rebuilt(
+def _kinds(wanted: str | None, size: str | None) -> list[EvalWeights]:
+    if size is not None and (wanted != "ensemble" or not size.isdecimal() or int(size) < 1):
+        raise UserError("--ensemble-size is a number of networks, for --eval-weights ensemble")
+    match wanted:
+        case None:
+            return []
+        case "binary" | "real" | "ensemble":
+            return [wanted]
+    raise UserError(f"--eval-weights is binary, real or ensemble, and not {wanted!r}")
+
+
+def rebuilt(
     arguments: Sequence[str], command: str, shown: dict[str, str] | None = None
 ) -> tuple[Classifier, LightningDataModule, Trainer, str]:
+    """Rebuild a trained network, its data and a trainer from a command line that names a run.
+
+    Args:
+        arguments: The command line after the command's name.
+        command: The command.
+        shown: More options, which the caller has taken out already, with their help.
+
+    Returns:
+        The network with its weights, its data, prepared, a trainer, and the run's name.
+
+    Raises:
+        UserError: There is no such run, or what is asked for does not fit it.
+    """
     run, rest = take_option(arguments, "--run")
     checkpoint, rest = take_option(rest, "--ckpt_path")
     helping = {"-h", "--help"} & set(rest)

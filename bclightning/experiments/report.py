@@ -9,17 +9,20 @@ from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.units import duration, megabytes
 from bclightning.inference import MethodError
+from bclightning.inference.methods import METHOD_NUMBERS
 
 
 def method_table(title: str, errors: Sequence[MethodError], chosen: tuple[str, str]) -> Table:
-    """Errors by weights and batch-norm statistics; the method that stands for the run is marked."""
+    """Errors by test-time method (section 2.6); the one that stands for the run is marked."""
     table = Table(title=title, title_justify="left")
+    table.add_column("method")
     table.add_column("weights")
     table.add_column("batch-norm statistics")
     table.add_column("error", justify="right")
     for result in errors:
         mark = " *" if (result.weights, result.batch_norm) == chosen else "  "
-        table.add_row(result.weights, result.batch_norm, f"{result.error:.2f} %{mark}")
+        number = str(METHOD_NUMBERS[result.weights])
+        table.add_row(number, result.weights, result.batch_norm, f"{result.error:.2f} %{mark}")
     return table
 
 

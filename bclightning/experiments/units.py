@@ -1,4 +1,4 @@
-"""Sizes and times in words."""
+"""Sizes, counts, times and energies in words."""
 
 
 def megabytes(size: int) -> str:
@@ -9,6 +9,36 @@ def megabytes(size: int) -> str:
         '0.36 MB'
     """
     return f"{size / 1e6:.2f} MB" if size < 10_000_000 else f"{size / 1e6:.1f} MB"
+
+
+def short(number: float) -> str:
+    """A count with three digits that matter.
+
+    Example:
+        >>> [short(n) for n in (950, 10240, 2913290, 617_000_000)]
+        ['950', '10.2 k', '2.91 M', '617 M']
+    """
+    return _scaled(number, ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")))
+
+
+def joules(energy: float) -> str:
+    """An energy with three digits that matter.
+
+    Example:
+        >>> joules(1.896e-3), joules(6.3e-5), joules(2.1e-9)
+        ('1.90 mJ', '63.0 µJ', '2.10 nJ')
+    """
+    return _scaled(energy, ((1.0, " J"), (1e-3, " mJ"), (1e-6, " µJ"), (1e-9, " nJ"))).strip()
+
+
+def _scaled(number: float, scales: tuple[tuple[float, str], ...]) -> str:
+    # By half a unit of the last digit less than a scale, rounding would arrive at it.
+    scale, unit = next((pair for pair in scales if number >= 0.9995 * pair[0]), scales[-1])
+    value = number / scale
+    if not unit:
+        return f"{value:.0f}"
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f}{unit}"
 
 
 def duration(seconds: float) -> str:

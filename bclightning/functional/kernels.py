@@ -260,7 +260,7 @@ def binarize(weight: Tensor, dtype: torch.dtype = torch.float32, key: int | None
     """
     out = torch.empty(weight.shape, dtype=dtype)
     flat = _flat(weight)
-    parts = _parts(weight)
+    parts = threads_for(weight.numel())
     bits = dtype == torch.bfloat16
     result = _bits(out) if bits else _flat(out)
     if parts == 1:
@@ -319,7 +319,7 @@ def adam_update_(
             eps,
         )
     )
-    parts = _parts(weight)
+    parts = threads_for(weight.numel())
     bits = gradient.dtype == torch.bfloat16
     flat = [
         _flat(weight),
@@ -337,13 +337,17 @@ def adam_update_(
     return gradient
 
 
-def _parts(weight: Tensor) -> int:
-    """Number of threads to use: torch's, if each has a part that is worth its while.
+def threads_for(size: int) -> int:
+    """Number of threads for an array of `size`: torch's, if each has a part worth its while.
 
-    One part is a plain call, since Numba's pool would wake all of its threads even for that.
+    One is for a plain call, since Numba's pool would wake all of its threads even for that.
+
+    Example:
+        >>> threads_for(100)
+        1
     """
     most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    parts = max(1, min(most, weight.numel() // 16384))
+    parts = max(1, min(most, size // 16384))
     if parts > 1 and numba.get_num_threads() != most:
         numba.set_num_threads(most)
     return parts

@@ -5,15 +5,22 @@ from bclightning.inference.methods import (
     EvalWeights,
     MethodError,
     chosen_method,
+    ensemble_errors,
     error_rate,
     errors_by_method,
 )
+from bclightning.inference.packed import PackedModel
+from bclightning.inference.runtime import PackedNetwork, load
 
 __all__ = [
     "BatchNorm",
     "EvalWeights",
     "MethodError",
+    "PackedModel",
+    "PackedNetwork",
     "chosen_method",
+    "ensemble_errors",
     "error_rate",
     "errors_by_method",
+    "load",
 ]

@@ -1,7 +1,7 @@
 """The paper's test-time methods (section 2.6), with batch norm as trained or re-estimated."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bclightning.functional import binarize_stochastic
 from bclightning.nn import (
     binary_layers,
     evaluating_with,
@@ -16,9 +17,13 @@ from bclightning.nn import (
     reestimate_batch_norm_,
     trains_and_evaluates_differently,
 )
+from bclightning.seeds import derive_seed
 
-EvalWeights = Literal["binary", "real"]
-"""Which weights multiply at test time: method 1 or method 2 of section 2.6."""
+EvalWeights = Literal["binary", "real", "ensemble"]
+"""Which weights multiply at test time: methods 1, 2 and 3 of section 2.6."""
+
+METHOD_NUMBERS: dict[EvalWeights, int] = {"binary": 1, "real": 2, "ensemble": 3}
+"""The numbers that the paper gives them."""
 
 BatchNorm = Literal["as trained", "re-estimated"]
 """Where batch-norm statistics come from: training's running averages, or a pass of their own."""
@@ -58,6 +63,113 @@ def chosen_method(network: nn.Module) -> tuple[EvalWeights, BatchNorm]:
     return "binary" if binary else "real", "re-estimated" if differs else "as trained"
 
 
+@contextlib.contextmanager
+def sampled(network: nn.Module, seed: int) -> Iterator[None]:
+    """Let a network be one of those that the stochastic rule draws (section 2.6, method 3).
+
+    One draw serves the whole block, batch-norm statistics and predictions alike.
+
+    Args:
+        network: A network with binary layers; its latent weights are put back in the end.
+        seed: Of the draw.
+
+    Example:
+        >>> from bclightning.nn import BinaryLinear
+        >>> layer = BinaryLinear(2, 2, bias=False).eval()
+        >>> with sampled(layer, 0):
+        ...     layer(torch.eye(2)).abs()
+        tensor([[1., 1.],
+                [1., 1.]])
+    """
+    weights = {id(layer.weight): layer.weight for layer in binary_layers(network).values()}
+    latent = [(weight, weight.detach().clone()) for weight in weights.values()]
+    with torch.no_grad(), evaluating_with(network, "real"):
+        try:
+            for place, (weight, value) in enumerate(latent):
+                generator = torch.Generator(weight.device)
+                generator.manual_seed(derive_seed(seed, place))
+                weight.copy_(binarize_stochastic(value, generator))
+            yield
+        finally:
+            for weight, value in latent:
+                weight.copy_(value)
+
+
+@torch.inference_mode()
+def scores_of(network: nn.Module, batches: Batches) -> Tensor:
+    """The scores of all images, of shape (images, classes), in evaluation mode, on the CPU.
+
+    Args:
+        network: Maps images to scores of shape (batch, classes); its mode is restored.
+        batches: Pairs of images (batch, ...) and labels (batch,).
+
+    Raises:
+        ValueError: There are no images.
+    """
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    training = network.training
+    network.eval()
+    try:
+        parts = [network(images.to(device)).float().cpu() for images, _ in batches]
+    finally:
+        network.train(training)
+    if not parts:
+        raise ValueError("no images to classify")
+    return torch.cat(parts)
+
+
+def ensemble_errors(
+    network: nn.Module,
+    batches: Batches,
+    statistics: Batches,
+    size: int,
+    seed: int = 0,
+    precision: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> list[MethodError]:
+    """The errors of networks drawn by the stochastic rule, their scores averaged (method 3).
+
+    Args:
+        network: The trained network, which is as it was in the end.
+        batches: What to classify.
+        statistics: Training images to re-estimate each member's batch-norm statistics from.
+        size: Number of networks drawn.
+        seed: Of the draws.
+        precision: Makes the context of each forward pass.
+
+    Returns:
+        The error with batch-norm statistics as trained, and re-estimated for each member.
+
+    Raises:
+        ValueError: The size is not positive, or the network has no binary weights to draw.
+
+    Example:
+        >>> from bclightning.nn import BinaryLinear
+        >>> network = nn.Sequential(BinaryLinear(4, 2), nn.BatchNorm1d(2))
+        >>> batch = (torch.randn(8, 4), torch.zeros(8, dtype=torch.int64))
+        >>> [error.batch_norm for error in ensemble_errors(network, [batch], [batch], size=2)]
+        ['as trained', 're-estimated']
+    """
+    if size < 1:
+        raise ValueError(f"an ensemble has at least one network, and {size} are asked for")
+    if not binary_layers(network):
+        raise ValueError("an ensemble is drawn from binary weights, and this network has none")
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    labels = torch.cat([labels for _, labels in batches])
+    sums: dict[BatchNorm, Tensor] = {}
+    for member in range(size):
+        with sampled(network, derive_seed(seed, member)), precision():
+            as_trained = scores_of(network, batches)
+            with preserving_batch_norm(network):
+                reestimate_batch_norm_(network, (images.to(device) for images, _ in statistics))
+                again = scores_of(network, batches)
+        sums["as trained"] = sums.get("as trained", 0) + as_trained
+        sums["re-estimated"] = sums.get("re-estimated", 0) + again
+    return [
+        MethodError("ensemble", which, 100.0 * float((total.argmax(1) != labels).double().mean()))
+        for which, total in sums.items()
+    ]
+
+
 @torch.inference_mode()
 def error_rate(network: nn.Module, batches: Batches) -> float:
     """The share of wrongly classified images, in percent, in evaluation mode.
@@ -94,6 +206,7 @@ def errors_by_method(
     network: nn.Module,
     batches: Batches,
     statistics: Batches,
+    kinds: Sequence[EvalWeights] = (),
     precision: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> list[MethodError]:
     """The error under each kind of weights, as trained and with batch norm re-estimated.
@@ -102,10 +215,11 @@ def errors_by_method(
         network: The trained network, which is as it was in the end.
         batches: What to classify.
         statistics: Training images to re-estimate batch-norm statistics from, in large batches.
+        kinds: ``binary``, ``real`` or both; all that the network has when left out.
         precision: Makes the context of each forward pass, for automatic mixed precision.
 
     Returns:
-        Four results for a network with binary weights, two for one without.
+        Two results for each kind of weights.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -115,9 +229,10 @@ def errors_by_method(
         [('binary', 'as trained'), ('binary', 're-estimated')]
     """
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-    kinds: list[EvalWeights] = ["binary", "real"] if binary_layers(network) else ["real"]
     results = []
-    for weights in kinds:
+    for weights in kinds or (("binary", "real") if binary_layers(network) else ("real",)):
+        if weights == "ensemble":
+            raise ValueError("an ensemble's errors come from ensemble_errors")
         with evaluating_with(network, weights), precision():
             results.append(MethodError(weights, "as trained", error_rate(network, batches)))
             with preserving_batch_norm(network):

@@ -167,7 +167,7 @@ class RunCLI(LightningCLI):
         """Parse `args` alone; Lightning would warn of a command line beside them."""
         self.config = parser.parse_args(cast(list[str], args))
         for option in self._shown:
-            del self.config[option.removeprefix("--")]
+            del self.config[option.removeprefix("--").replace("-", "_")]
 
     def instantiate_classes(self) -> None:
         """Nothing yet: a run's folder is made between the check and the building."""

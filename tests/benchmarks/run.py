@@ -5,6 +5,7 @@ import sys
 import epochs
 import memory
 import processes
+import products
 import steps
 
 from bclightning.training.allocator import keep_freed_memory
@@ -14,6 +15,7 @@ BENCHMARKS = {
     "convolutional": steps.convolutional,
     "widths": steps.widths,
     "memory": memory.memory,
+    "products": products.products,
     "data": epochs.data_alone,
     "epoch": epochs.epoch,
     "start": processes.start_up,

@@ -14,7 +14,7 @@ from bclightning.data import CIFAR10, MNIST, SVHN, cifar10
 from bclightning.data.cifar10 import read_batch
 from bclightning.data.files import DataFile
 from bclightning.data.mnist import read_idx
-from bclightning.data.svhn import last_of_each_class, normalize, read_mat
+from bclightning.data.svhn import PREPROCESSING, last_of_each_class, read_mat
 from bclightning.errors import DataError
 from bclightning.functional.whitening import ZCA, global_contrast_normalize
 
@@ -153,7 +153,7 @@ def test_svhn_batches_are_normalized_as_they_are_used(svhn_root):
     images, _ = next(iter(data.val_dataloader()))
     raw = data.loaded_splits()["val"].images
     assert raw.dtype == torch.uint8
-    assert torch.equal(images, normalize(raw))
+    assert torch.equal(images, PREPROCESSING.apply(raw))
     assert all(images[:, channel].std() > 0.1 for channel in range(3))
 
 

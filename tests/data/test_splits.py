@@ -100,7 +100,9 @@ def test_svhn_normalizes_a_batch_at_once(svhn_root, monkeypatch):
     sizes = []
     for split in data.loaded_splits().values():
         monkeypatch.setattr(
-            split, "transform", lambda images: sizes.append(len(images)) or svhn.normalize(images)
+            split,
+            "transform",
+            lambda images: sizes.append(len(images)) or svhn.PREPROCESSING.apply(images),
         )
     loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
     assert [[len(labels) for _, labels in loader] for loader in loaders] == [

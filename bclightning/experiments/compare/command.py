@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bclightning.arguments import Arguments
 from bclightning.errors import UserError
-from bclightning.experiments.arguments import Arguments
 from bclightning.experiments.compare.comparison import compare
 from bclightning.experiments.compare.render import as_csv, as_json, markdown, print_tables
 from bclightning.experiments.compare.sources import FoundRun, gather, gather_from_storage

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from bclightning.arguments import Arguments
 from bclightning.errors import UserError
-from bclightning.experiments.arguments import Arguments
 from bclightning.experiments.interrupt import interruptible
 from bclightning.experiments.sweep.definition import Definition, as_arguments
 from bclightning.storage import write_text

@@ -1,0 +1,336 @@
+"""The packed model: what it computes, and what it refuses."""
+
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bclightning.errors import UserError
+from bclightning.functional.preprocessing import Preprocessing
+from bclightning.inference import PackedModel, PackedNetwork, load
+from bclightning.inference.runtime import fastest
+from bclightning.inference.sealed import DamagedFileError, write_sealed
+from bclightning.models import MLP, ConvNet
+from bclightning.nn import BinaryConv2d, BinaryLinear, convert_to_binary, evaluating_with
+
+TEN = tuple("0123456789")
+
+
+def trained(network: nn.Module, *shape: int) -> nn.Module:
+    """A network whose batch normalizations have seen something and have gains of their own."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:
+            nn.init.uniform_(module.weight, -2, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    network.train()
+    network(torch.randn(32, *shape))
+    return network.eval()
+
+
+def scores_with_signs(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad(), evaluating_with(network, "binary"):
+        return network(images)
+
+
+def convolutions(**settings) -> nn.Module:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["first"] = BinaryConv2d(2, 6, **settings)
+    layers["norm"] = nn.BatchNorm2d(6)
+    layers["relu"] = nn.ReLU()
+    layers["flatten"] = nn.Flatten()
+    layers["last"] = nn.LazyLinear(3)
+    network = nn.Sequential(layers)
+    network(torch.zeros(2, 2, 9, 11))
+    return network
+
+
+NETWORKS = {
+    "mlp": (lambda: MLP(30, [17, 1, 9], 10, "stochastic"), (1, 5, 6)),
+    "convnet": (lambda: ConvNet(8, 3, [5, 7], 11, 10, regularizer="deterministic"), (3, 8, 8)),
+    "strided": (lambda: convolutions(kernel_size=(3, 2), stride=(2, 1), bias=False), (2, 9, 11)),
+    "dilated": (lambda: convolutions(kernel_size=3, dilation=2, padding=(1, 0)), (2, 9, 11)),
+    "grouped": (lambda: convolutions(kernel_size=3, groups=2), (2, 9, 11)),
+    "users": (
+        lambda: convert_to_binary(
+            nn.Sequential(
+                nn.Flatten(), nn.Linear(9, 8), nn.Dropout(), nn.ReLU(), nn.Linear(8, 4, bias=False)
+            ),
+            skip=["4"],
+        ),
+        (1, 3, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("storage", ["bits", "float32", "bfloat16", "int8"])
+def test_a_packed_network_computes_what_the_network_computes(tmp_path, name, storage):
+    make, shape = NETWORKS[name]
+    network = trained(make(), *shape)
+    images = torch.randn(9, *shape)
+    expected = scores_with_signs(network, images)
+    classes = [f"class {i}" for i in range(expected.shape[1])]
+    PackedModel.of(network, shape, classes).write(tmp_path / "m.safetensors")
+    loaded = load(tmp_path / "m.safetensors", storage)
+    exact = storage in ("bits", "float32")
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(
+        loaded(images), expected, rtol=1e-4, atol=scale * (1e-5 if exact else 0.05)
+    )
+    assert loaded.class_names == tuple(classes)
+    assert loaded.image_shape == shape
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    widths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    sides=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
+    seed=st.integers(0, 100),
+)
+def test_any_width_goes_into_a_file_and_comes_back(tmp_path_factory, widths, sides, seed):
+    torch.manual_seed(seed)
+    channels, height, width = sides
+    network = MLP(channels * height * width, widths, 10, "stochastic").eval()
+    path = tmp_path_factory.mktemp("m") / "m.safetensors"
+    model = PackedModel.of(network, sides, TEN, about={"seed": seed})
+    model.write(path)
+    again = PackedModel.read(path)
+    assert again.steps == model.steps
+    assert again.about == {"seed": seed}
+    assert all(torch.equal(again.tensors[k], v) for k, v in model.tensors.items())
+    binary = sum(layer.weight.numel() for layer in network.modules() if hasattr(layer, "_ready"))
+    assert again.nbytes < binary / 8 + 10 * sum(widths) + 200
+    assert again.float_bytes == 4 * (binary + 2 * sum(widths) + 20)
+
+
+def test_the_paper_s_networks_have_the_promised_sizes(tmp_path):
+    for network, shape, megabytes in (
+        (MLP(), (1, 28, 28), 0.39),
+        (ConvNet(), (3, 32, 32), 1.79),
+    ):
+        path = tmp_path / "m.safetensors"
+        PackedModel.of(network, shape, TEN).write(path)
+        assert round(path.stat().st_size / 1e6, 2) == megabytes
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small packed file with preprocessing."""
+    network = trained(MLP(12, [3], 2, "deterministic"), 1, 3, 4)
+    centre = Preprocessing("centred", 255.0, {"mean": torch.rand(1, 3, 4)})
+    path = tmp_path / "small.safetensors"
+    PackedModel.of(network, (1, 3, 4), ["no", "yes"], centre, {"run": "r"}).write(path)
+    return path
+
+
+def refused(path, content) -> None:
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_truncation_is_refused(small, tmp_path):
+    content = small.read_bytes()
+    for length in range(len(content)):
+        refused(tmp_path / "cut.safetensors", content[:length])
+    refused(tmp_path / "long.safetensors", content + b"\0")
+
+
+def test_every_flipped_bit_is_refused(small, tmp_path):
+    content = small.read_bytes()
+    for place in range(len(content)):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            refused(tmp_path / "flipped.safetensors", bytes(damaged))
+
+
+def test_ten_thousand_mutations_are_refused_and_cost_little_memory(small, tmp_path):
+    rng = np.random.default_rng(0)
+    content = small.read_bytes()
+    path = tmp_path / "mutated.safetensors"
+    refused(path, content[:-1])  # what is imported and compiled once is not the file's
+    tracemalloc.start()
+    for _ in range(10_000):
+        damaged = bytearray(content)
+        match rng.integers(4):
+            case 0:
+                for place in rng.integers(0, len(damaged), rng.integers(1, 20)):
+                    damaged[place] ^= rng.integers(1, 256)
+            case 1:
+                a, b = sorted(rng.integers(0, len(damaged), 2))
+                del damaged[a : b + 1]
+            case 2:
+                place = rng.integers(0, len(damaged))
+                damaged[place:place] = rng.bytes(int(rng.integers(1, 50)))
+            case _:
+                damaged[:8] = rng.bytes(8)
+        path.write_bytes(damaged)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        with pytest.raises(DamagedFileError):
+            load(path)
+        # Beside the file there are the interpreter's own few objects: an error and its sentence.
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak - before < 2 * len(content) + 20_000
+    tracemalloc.stop()
+
+
+def rewritten(path, change) -> None:
+    """Write a file anew with other content and a seal that fits it, as an attacker would."""
+    from bclightning.inference.sealed import read_sealed
+
+    metadata, tensors = read_sealed(path)
+    del metadata["sha256"]
+    before = metadata["content"]
+    content = json.loads(before)
+    change(content, tensors, metadata)
+    if metadata["content"] == before:
+        metadata["content"] = json.dumps(content)
+    write_sealed(path, tensors, metadata)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c, t, m: c["steps"].append({"kind": "exec"}),
+        lambda c, t, m: c["steps"].append({"kind": "relu", "name": 3}),
+        lambda c, t, m: c["steps"].append({"kind": "relu", "more": 3}),
+        lambda c, t, m: c["steps"][1].update(in_features=2**40),
+        lambda c, t, m: c["steps"][1].update(in_features=-12),
+        lambda c, t, m: c["steps"][1].update(in_features=[12, 1]),
+        lambda c, t, m: c["steps"][1].update(in_features=24),
+        lambda c, t, m: c["steps"].pop(1),
+        lambda c, t, m: c["steps"].pop(),
+        lambda c, t, m: c["steps"].clear(),
+        lambda c, t, m: c.update(steps=3),
+        lambda c, t, m: c.update(image_shape=[1, 3]),
+        lambda c, t, m: c.update(image_shape=[1, 3, "x"]),
+        lambda c, t, m: c.update(class_names=["one"]),
+        lambda c, t, m: c["preprocessing"].update(kind="pickled"),
+        lambda c, t, m: c.pop("about"),
+        lambda c, t, m: t.pop("output.linear.bits"),
+        lambda c, t, m: t.update({"output.linear.bits": torch.zeros(2, 2, dtype=torch.uint8)}),
+        lambda c, t, m: t.update({"output.norm.scale": torch.full((2,), torch.nan)}),
+        lambda c, t, m: t.update({"preprocessing/mean": torch.zeros(1, 4, 4)}),
+        lambda c, t, m: m.update(format="another"),
+        lambda c, t, m: m.update(content="[" * 100_000),
+        lambda c, t, m: m.update(content="{"),
+    ],
+)
+def test_a_file_that_is_whole_but_makes_no_sense_is_refused(small, change):
+    rewritten(small, change)
+    with pytest.raises(DamagedFileError):
+        load(small)
+
+
+def test_a_later_version_says_so(small):
+    rewritten(small, lambda c, t, m: m.update(format_version="2"))
+    with pytest.raises(UserError, match="of version 2, and this bclightning reads version 1"):
+        load(small)
+
+
+def test_large_preprocessing_lies_beside_and_belongs_to_its_model(tmp_path):
+    sides = (3, 14, 14)
+    features = 3 * 14 * 14
+    network = trained(MLP(features, [3], 10), *sides)
+    path = tmp_path / "m.safetensors"
+    whiten = {"mean": torch.randn(features), "matrix": torch.randn(features, features)}
+    model = PackedModel.of(network, sides, TEN, Preprocessing("whitened", 55.0, whiten))
+    files = model.write(path)
+    assert [file.name for file in files] == ["m.safetensors", "m.preprocessing.safetensors"]
+    assert path.stat().st_size < 10_000
+    pixels = torch.randint(0, 256, (2, *sides), dtype=torch.uint8)
+    expected = model.preprocessing.apply(pixels)
+    assert torch.equal(load(path).prepare(pixels), expected)
+    files[1].rename(tmp_path / "elsewhere")
+    alone = load(path)
+    assert alone(expected).shape == (2, 10)
+    with pytest.raises(UserError, match="in a file of its own, which is not beside it"):
+        alone.prepare(pixels)
+    whiten["mean"] += 1
+    PackedModel.of(network, sides, TEN, Preprocessing("whitened", 55.0, whiten)).write(
+        tmp_path / "other.safetensors"
+    )
+    (tmp_path / "other.preprocessing.safetensors").rename(files[1])
+    with pytest.raises(DamagedFileError, match="belongs to another model"):
+        load(path)
+
+
+def test_the_fastest_storage_is_one_of_them(small):
+    assert fastest(PackedModel.read(small), 4, rounds=1).storage in (
+        "bits",
+        "float32",
+        "bfloat16",
+        "int8",
+    )
+    assert load(small, "fastest")(torch.zeros(1, 1, 3, 4)).shape == (1, 2)
+    with pytest.raises(UserError, match="storage is bits, float32"):
+        load(small, "float16")
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = BinaryLinear(4, 4)
+
+    def forward(self, x):
+        return x + self.linear(x)
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (Residual(), "Residual is no chain of layers that a packed file can describe"),
+        (Branches(), "tracing it fails"),
+        (nn.Sequential(BinaryLinear(4, 2), nn.GELU()), "it has no word for"),
+        (MLP(4, [3], 2, "none"), "there are no binary weights to pack"),
+        (nn.Sequential(BinaryLinear(5, 2)), "does not fit what comes before it"),
+        (nn.Sequential(nn.Flatten(), BinaryLinear(4, 3)), "are not 2 classes"),
+    ],
+)
+def test_what_cannot_be_packed_says_why(network, sentence):
+    with pytest.raises(UserError, match=sentence):
+        PackedModel.of(network, (1, 2, 2), ["a", "b"])
+
+
+def test_weights_that_are_not_numbers_are_not_packed():
+    network = MLP(4, [3], 2)
+    with torch.no_grad():
+        network.output.linear.weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match=r"output\.linear cannot be packed: NaN has no sign"):
+        PackedModel.of(network, (1, 2, 2), ["a", "b"])
+
+
+def test_running_a_packed_model_imports_neither_lightning_nor_wandb(small):
+    code = (
+        "import sys, torch; from bclightning.inference import load; "
+        f"print(load({str(small)!r})(torch.zeros(1, 1, 3, 4)).shape); "
+        "print([m for m in sys.modules if m.split('.')[0] in "
+        "('lightning', 'wandb', 'torchmetrics', 'jsonargparse', 'optuna')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=small.parent
+    )
+    assert done.stdout.splitlines() == ["torch.Size([1, 2])", "[]"]
+
+
+def test_a_module_of_the_file_can_be_saved_and_moved_as_any_other(small):
+    network = PackedNetwork(PackedModel.read(small), "float32")
+    assert sum(buffer.numel() for buffer in network.buffers()) == 12 * 3 + 3 * 2 + 2 * 3 + 2 * 2
+    assert not list(network.parameters())
