@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import bclightning
 from bclightning.cli import main
 from bclightning.experiments.record import RunRecord
+from bclightning.functional.preprocessing import Preprocessing
+from bclightning.inference import PackedModel
+from bclightning.models import MLP
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,12 +43,18 @@ def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow
     assert record.test_error <= 4
     assert record.chosen == {"weights": "binary", "batch_norm": "as trained"}
     run = str(record_path.parent)
-    follow = [c for c in COMMANDS if re.match(r"bcl (test|validate|predict|fit --resume)", c)]
-    assert len(follow) == 4
+    Image.new("L", (8, 8)).save("digit.png")
+    follow = [
+        c
+        for c in COMMANDS
+        if re.match("bcl (test|validate|predict|export|summary|fit --resume)", c)
+    ]
+    assert len(follow) == 9
     for command in follow:
         words = shlex.split(command)[1:]
         main([run if word == "RUN" or word.startswith("results/runs/") else word for word in words])
     assert (folder / "classes.csv").exists()
+    assert (folder / "model.onnx").stat().st_size < 40_000
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("bcl fit --config")])
@@ -91,7 +102,10 @@ def test_its_benchmarks_run(folder):
 
 
 def test_every_command_is_one_that_is_tested_here():
-    known = ("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict")
+    known = (
+        *("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict"),
+        *("bcl export", "bcl summary"),
+    )
     others = [c for c in COMMANDS if not c.startswith(known)]
     assert [c for c in others if not c.startswith(("bcl sweep", "bcl compare"))] == [
         c for c in others if ELSEWHERE.search(c) and not c.startswith("bcl")
@@ -99,7 +113,14 @@ def test_every_command_is_one_that_is_tested_here():
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_its_python_runs(code):
+def test_its_python_runs(folder, code):
+    model = PackedModel.of(
+        MLP(64, [8]),
+        (1, 8, 8),
+        [str(digit) for digit in range(10)],
+        Preprocessing("centred", 16.0, {"mean": torch.zeros(1, 8, 8)}),
+    )
+    model.write(folder / "model.safetensors")
     exec(compile(code, "README.md", "exec"), {})
 
 

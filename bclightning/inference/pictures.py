@@ -52,8 +52,9 @@ def read_pictures(path: Path, channels: int) -> Tensor:
         raise UserError(
             f"{path} holds no picture: an array of {pixels.ndim} axes and type {pixels.dtype}"
         )
-    if pixels.ndim == 2:
+    while pixels.ndim < 4:
         pixels = pixels[None]
-    if pixels.ndim == 3:
-        pixels = pixels[None]
-    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+    pixels = np.ascontiguousarray(pixels, dtype=np.float32)
+    if not pixels.size or not np.isfinite(pixels).all():
+        raise UserError(f"{path} holds no picture: there are no pixels, or some are no numbers")
+    return torch.from_numpy(pixels)

@@ -119,7 +119,7 @@ def _cost(
     name: str, layer: nn.Module, calls: list[tuple[Tensor, Tensor]], seen: set[int]
 ) -> LayerCost:
     own = {id(p): p for p in layer.parameters(recurse=False) if id(p) not in seen}
-    seen |= own.keys()
+    seen.update(own)
     weight = getattr(layer, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
     binary = isinstance(layer, BinaryLayer)

@@ -155,6 +155,7 @@ def test_every_flipped_bit_is_refused(small, tmp_path):
             refused(tmp_path / "flipped.safetensors", bytes(damaged))
 
 
+@pytest.mark.slow
 def test_ten_thousand_mutations_are_refused_and_cost_little_memory(small, tmp_path):
     rng = np.random.default_rng(0)
     content = small.read_bytes()
