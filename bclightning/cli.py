@@ -25,6 +25,7 @@ commands:
   sweep      tune, then repeat:      bcl sweep sweeps/mnist.yaml --jobs 2
              how far is it:          bcl sweep sweeps/mnist.yaml --status
   compare    methods side by side:   bcl compare results/runs/mnist
+  reproduce  is a record true here:  bcl reproduce results/mnist/RUN
 
 recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
 
@@ -32,7 +33,17 @@ recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
   bcl --version        the version
 """
 
-COMMANDS = ("fit", "validate", "test", "export", "predict", "summary", "sweep", "compare")
+COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "export",
+    "predict",
+    "summary",
+    "sweep",
+    "compare",
+    "reproduce",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,6 +86,11 @@ def _dispatch(words: list[str]) -> None:
             from bclightning.experiments.compare.command import compare_runs
 
             compare_runs(rest)
+        case "reproduce":
+            from bclightning.experiments.reproduce import reproduce
+
+            if not reproduce(rest):
+                raise SystemExit(1)
         case "validate" | "test":
             from bclightning.experiments.evaluate import evaluate
 

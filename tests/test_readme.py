@@ -86,6 +86,13 @@ def test_its_sweep_runs_and_is_compared_and_kept(folder, capfd):
     assert "results/digits is what its records say" in said
 
 
+def test_its_record_is_reproduced(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (command,) = [c for c in COMMANDS if c.startswith("bcl reproduce")]
+    main(shlex.split(command)[1:])
+    assert re.search("bit for bit the same|within the band", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("page", sorted((ROOT / "results").glob("*/README.md")), ids=str)
 def test_promoted_pages_are_what_their_records_say(page):
     main(["compare", "--check", str(page.parent)])
@@ -104,7 +111,7 @@ def test_its_benchmarks_run(folder):
 def test_every_command_is_one_that_is_tested_here():
     known = (
         *("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict"),
-        *("bcl export", "bcl summary"),
+        *("bcl export", "bcl summary", "bcl reproduce"),
     )
     others = [c for c in COMMANDS if not c.startswith(known)]
     assert [c for c in others if not c.startswith(("bcl sweep", "bcl compare"))] == [

@@ -29,7 +29,7 @@ from bclightning.experiments.tracking import TrackingLogger, how_to_look, start_
 from bclightning.experiments.wandb_settings import WandbSettings, decide_mode
 from bclightning.inference import chosen_method
 from bclightning.nn import binary_layers, model_size
-from bclightning.training import Classifier, WeightStatistics
+from bclightning.training import Classifier, FirstEpochs, WeightStatistics
 from bclightning.training.allocator import keep_freed_memory
 from bclightning.training.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
 from bclightning.training.cli import RunCLI, take_option
@@ -58,6 +58,7 @@ def fit(
     arguments: Sequence[str],
     callbacks: Sequence[Callback] = (),
     loaded: LoadedData | None = None,
+    epochs: int | None = None,
 ) -> RunRecord:
     """Train a network by the command line of `bcl fit`, test its best epoch, and report.
 
@@ -65,6 +66,8 @@ def fit(
         arguments: The command line after ``fit``.
         callbacks: More callbacks than the configuration names.
         loaded: Data that runs of one process share.
+        epochs: Train so many and no more, as the run would begin that the command line describes,
+            and test nothing.
 
     Returns:
         The finished run's record.
@@ -92,7 +95,7 @@ def fit(
             load_weights(model, cli.config.warm_start)
         if resumed is None:
             folder = _new_folder(cli, model, datamodule)
-        run = _Run(cli, model, datamodule, folder, callbacks)
+        run = _Run(cli, model, datamodule, folder, callbacks, epochs)
         if resumed is None:
             # Not before everything that can be checked is checked.
             run.create()
@@ -124,6 +127,7 @@ class _Run:
         datamodule: LightningDataModule,
         folder: RunFolder,
         callbacks: Sequence[Callback],
+        epochs: int | None,
     ) -> None:
         self.cli = cli
         self.model = model
@@ -134,6 +138,7 @@ class _Run:
         self.logger: TrackingLogger | None = None
         self.job: Job = cli.config_init.job
         self.callbacks = callbacks
+        self.epochs = epochs
         self.trainer = self._trainer()
         self.record = self._record()
         if folder.record.exists():
@@ -159,7 +164,8 @@ class _Run:
         try:
             self._track()
             self._train()
-            self._judge()
+            if self.epochs is None:
+                self._judge()
             exit_code = 0
         except Interrupted as interruption:
             self._end("interrupted", interruption.signal_name)
@@ -173,7 +179,7 @@ class _Run:
                 self.logger.finish(exit_code)
         pruned = any(getattr(callback, "pruned", False) for callback in self.callbacks)
         self._end("pruned" if pruned else "finished", "")
-        if is_first_process():
+        if is_first_process() and self.epochs is None:
             print_report(self.console, self.record, self.folder, self._where_to_look())
         return self.record
 
@@ -222,7 +228,9 @@ class _Run:
             *self.callbacks,
         ]
         if self.cli.config.trainer.enable_progress_bar is not False:
-            ours.append(RunProgress(self.checkpoint))
+            ours.append(RunProgress(self.checkpoint, epochs=self.epochs))
+        if self.epochs is not None:
+            ours.append(FirstEpochs(self.epochs))
         return self.cli.build_trainer(ours, [WholeFileCheckpointIO()])
 
     def _train(self) -> None:

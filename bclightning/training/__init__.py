@@ -2,6 +2,7 @@
 
 from bclightning.training.callbacks import BinaryConnect, ClipWeights
 from bclightning.training.classifier import Classifier
+from bclightning.training.first_epochs import FirstEpochs
 from bclightning.training.optim import make_optimizer, parameter_groups
 from bclightning.training.statistics import WeightStatistics
 from bclightning.training.validation import ReestimateBatchNorm
@@ -10,6 +11,7 @@ __all__ = [
     "BinaryConnect",
     "Classifier",
     "ClipWeights",
+    "FirstEpochs",
     "ReestimateBatchNorm",
     "WeightStatistics",
     "make_optimizer",

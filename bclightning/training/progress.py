@@ -29,6 +29,7 @@ class RunProgress(ProgressBar):
     Args:
         checkpoint: Knows the best epoch so far.
         console: Where to print; standard error when ``None``.
+        epochs: How many there will be; those that the trainer is set to when ``None``.
 
     Example:
         >>> from pathlib import Path
@@ -37,8 +38,14 @@ class RunProgress(ProgressBar):
         >>> progress = RunProgress(RunCheckpoint(Path("checkpoints"), table))
     """
 
-    def __init__(self, checkpoint: RunCheckpoint, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: RunCheckpoint,
+        console: Console | None = None,
+        epochs: int | None = None,
+    ) -> None:
         super().__init__()
+        self._total = epochs
         self._checkpoint = checkpoint
         self._console = console or Console(stderr=True)
         self._bars: Progress | None = None
@@ -73,7 +80,10 @@ class RunProgress(ProgressBar):
             auto_refresh=False,
         )
         self._epochs = self._bars.add_task(
-            "epochs", total=trainer.max_epochs, completed=trainer.current_epoch, note=""
+            "epochs",
+            total=self._total or trainer.max_epochs,
+            completed=trainer.current_epoch,
+            note="",
         )
         self._batches = self._bars.add_task("batches", total=trainer.num_training_batches, note="")
         self._bars.start()
@@ -128,9 +138,10 @@ class RunProgress(ProgressBar):
         note = self._note(trainer)
         if self._bars is None:
             a_epoch = (time.monotonic() - self._started) / (done - self._first_epoch)
-            left = a_epoch * ((trainer.max_epochs or done) - done)
+            total = self._total or trainer.max_epochs or done
+            left = a_epoch * (total - done)
             self._console.print(
-                f"epoch {done}/{trainer.max_epochs}  {note}  time left {_clock(left)}",
+                f"epoch {done}/{total}  {note}  time left {_clock(left)}",
                 highlight=False,
                 soft_wrap=True,
             )
