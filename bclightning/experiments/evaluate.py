@@ -14,7 +14,9 @@ from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.job import Job
 from bclightning.experiments.quiet import quiet_lightning
+from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import method_table
+from bclightning.experiments.settings import PLACES
 from bclightning.experiments.wandb_settings import WandbSettings
 from bclightning.inference import (
     EvalWeights,
@@ -32,6 +34,9 @@ from bclightning.training.cli import RunCLI, take_option
 
 # Errors of an ensemble of the paper's networks change little beyond.
 ENSEMBLE_SIZE = 10
+
+# With none but these, what is tested is the run as its record describes it.
+KNOWN = (*PLACES, "--eval-weights", "--ensemble-size")
 
 SHOWN = {
     "--run": "The run: its folder, or its id below results/runs. Its own configuration and best "
@@ -116,9 +121,28 @@ def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> 
     if kinds and kinds != ["real"] and not binary_layers(model):
         raise UserError(f"{name} has no binary weights; --eval-weights real is what it has")
     errors = evaluate_methods(model, datamodule, trainer, command, kinds, int(size or 0))
+    run, others = take_option(arguments, "--run")
+    options = [word for word in others if word.startswith("--")]
+    if command == "test" and run is not None and all(o.startswith(KNOWN) for o in options):
+        _remember(RunFolder.find(run), errors)
     split = "test" if command == "test" else "validation"
     Console().print(method_table(f"{name}: {split} error", errors, chosen_method(model)))
     return errors
+
+
+def _remember(folder: RunFolder, errors: Sequence[MethodError]) -> None:
+    """Add to the record of a finished run what it does not have of its best epoch's test errors."""
+    if not folder.record.exists():
+        return
+    record = RunRecord.read(folder.record)
+    new = [
+        error.entry()
+        for error in errors
+        if record.error_with(error.weights, error.batch_norm) is None
+    ]
+    if record.status == "finished" and record.stage != "tune" and new:
+        record.test += new
+        record.write(folder.record)
 
 
 def predict(arguments: Sequence[str]) -> Path:

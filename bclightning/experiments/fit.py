@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import print_report
-from bclightning.experiments.settings import settings_of
+from bclightning.experiments.settings import PLACES, settings_of
 from bclightning.experiments.tracking import TrackingLogger, how_to_look, start_tracking
 from bclightning.experiments.wandb_settings import WandbSettings, decide_mode
 from bclightning.inference import chosen_method
@@ -36,9 +35,6 @@ from bclightning.training.cli import RunCLI, take_option
 from bclightning.training.metrics import MetricsTable
 from bclightning.training.progress import RunProgress
 from bclightning.training.seeding import SeedEachEpoch
-
-# What may be said again when a run goes on: where things are, and not what is trained.
-RESUME_OVERRIDES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", "--wandb.")
 
 # Tells the processes that Lightning starts for further devices which folder the first one made.
 FOLDER_VARIABLE = "BCL_RUN_FOLDER"
@@ -266,7 +262,7 @@ class _Run:
             return
         self.console.print("testing the best epoch ...", highlight=False)
         errors = evaluate_methods(self.model, self.datamodule, self.trainer, "test")
-        self.record.test = [asdict(error) for error in errors]
+        self.record.test = [error.entry() for error in errors]
         self._summarize()
 
     def _summarize(self) -> None:
@@ -368,7 +364,7 @@ def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule)
 
 def _refuse_overrides(arguments: Sequence[str]) -> None:
     for argument in arguments:
-        if argument.startswith("--") and not argument.startswith(RESUME_OVERRIDES):
+        if argument.startswith("--") and not argument.startswith(PLACES):
             raise UserError(
                 f"{argument.partition('=')[0]} cannot change when a run goes on, since it would be "
                 "another run; start a new one, or leave it out"

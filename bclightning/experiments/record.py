@@ -15,6 +15,9 @@ Status = Literal["running", "finished", "interrupted", "failed", "pruned"]
 Stage = Literal["train", "tune", "final"]
 """What a run is for: itself, a sweep's search for a setting, or the setting that was found."""
 
+METHOD_NUMBERS = {"binary": 1, "real": 2, "ensemble": 3}
+"""The numbers that the paper's section 2.6 gives to its test-time methods, by their weights."""
+
 
 @dataclass
 class RunRecord:
@@ -36,7 +39,8 @@ class RunRecord:
         reason: Why it failed or was interrupted.
         best_epoch: The epoch with the lowest validation error, counted from 0 as in metrics.csv.
         validation_error: At that epoch, in percent.
-        test: Test errors at that epoch in percent, by weights and batch-norm statistics.
+        test: Test errors at that epoch in percent, by weights and batch-norm statistics; of an
+            ensemble with the number of its members.
         chosen: Weights and statistics of the method that stands for the run.
         split_sizes: Number of images by split.
         checksums: MD5 of each data file.
@@ -102,10 +106,16 @@ class RunRecord:
         """The test error of the chosen method, in percent."""
         return self.error_with(self.chosen.get("weights", ""))
 
-    def error_with(self, weights: str) -> float | None:
-        """The test error with some weights and the chosen batch-norm statistics, in percent."""
+    def error_with(self, weights: str, batch_norm: str | None = None) -> float | None:
+        """The test error with some weights, in percent.
+
+        Args:
+            weights: ``binary``, ``real`` or ``ensemble``.
+            batch_norm: ``as trained`` or ``re-estimated``; what was chosen when left out.
+        """
+        statistics = batch_norm or self.chosen.get("batch_norm")
         for entry in self.test:
-            if (entry["weights"], entry["batch_norm"]) == (weights, self.chosen.get("batch_norm")):
+            if (entry["weights"], entry["batch_norm"]) == (weights, statistics):
                 return float(entry["error"])
         return None
 

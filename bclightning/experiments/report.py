@@ -6,10 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bclightning.experiments.folder import RunFolder
-from bclightning.experiments.record import RunRecord
+from bclightning.experiments.record import METHOD_NUMBERS, RunRecord
 from bclightning.experiments.units import duration, megabytes
 from bclightning.inference import MethodError
-from bclightning.inference.methods import METHOD_NUMBERS
 
 
 def method_table(title: str, errors: Sequence[MethodError], chosen: tuple[str, str]) -> Table:

@@ -18,6 +18,9 @@ NOT_SETTINGS = (
     "trainer.logger",
 )
 
+# Options that may be said again of a run that is there: where things are, and not what is trained.
+PLACES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", "--wandb.")
+
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what is trained, flat, without what is not given.

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,6 @@ from bclightning.seeds import derive_seed
 EvalWeights = Literal["binary", "real", "ensemble"]
 """Which weights multiply at test time: methods 1, 2 and 3 of section 2.6."""
 
-METHOD_NUMBERS: dict[EvalWeights, int] = {"binary": 1, "real": 2, "ensemble": 3}
-"""The numbers that the paper gives them."""
-
 BatchNorm = Literal["as trained", "re-estimated"]
 """Where batch-norm statistics come from: training's running averages, or a pass of their own."""
 
@@ -39,11 +36,22 @@ class MethodError:
         weights: The weights used.
         batch_norm: The batch-norm statistics used.
         error: Share of wrongly classified images, in percent.
+        members: How many networks an ensemble has.
     """
 
     weights: EvalWeights
     batch_norm: BatchNorm
     error: float
+    members: int | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """The result as plain data, without what does not apply.
+
+        Example:
+            >>> MethodError("real", "as trained", 1.5).entry()
+            {'weights': 'real', 'batch_norm': 'as trained', 'error': 1.5}
+        """
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def chosen_method(network: nn.Module) -> tuple[EvalWeights, BatchNorm]:
@@ -165,9 +173,13 @@ def ensemble_errors(
         sums["as trained"] = sums.get("as trained", 0) + as_trained
         sums["re-estimated"] = sums.get("re-estimated", 0) + again
     return [
-        MethodError("ensemble", which, 100.0 * float((total.argmax(1) != labels).double().mean()))
+        MethodError("ensemble", which, _percent(total.argmax(1) != labels), size)
         for which, total in sums.items()
     ]
+
+
+def _percent(wrong: Tensor) -> float:
+    return 100.0 * float(wrong.double().mean())
 
 
 @torch.inference_mode()

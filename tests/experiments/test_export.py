@@ -190,6 +190,25 @@ def test_a_test_with_the_weights_of_one_method(runs, capsys, weights):
     assert not any(f" {other} " in said for other in {"binary", "real", "ensemble"} - {weights})
 
 
+def test_what_a_record_does_not_have_is_added_to_it(runs):
+    """An ensemble's errors, with its size; what is there stays, and so does what was tried."""
+    before = record(runs, "stochastic").test
+    main(["test", "--run", "stochastic", "--eval-weights", "real"])
+    words = ["test", "--run", "stochastic", "--eval-weights", "ensemble"]
+    main([*words, "--data.batch_size", "20"])
+    main(["validate", "--run", "stochastic", "--eval-weights", "ensemble"])
+    assert record(runs, "stochastic").test == before
+    main([*words, "--ensemble-size", "3"])
+    after = record(runs, "stochastic").test
+    assert after[:-2] == before
+    assert [(e["weights"], e["batch_norm"], e["members"]) for e in after[-2:]] == [
+        ("ensemble", "as trained", 3),
+        ("ensemble", "re-estimated", 3),
+    ]
+    main(words)
+    assert record(runs, "stochastic").test == after
+
+
 def test_a_larger_ensemble_is_another_one_and_the_same_twice(runs):
     from bclightning.experiments.evaluate import evaluate
 

@@ -49,7 +49,17 @@ class Row:
     @property
     def one_bit(self) -> Sample | None:
         """The test error with binary weights, with the batch-norm statistics that were chosen."""
-        found = [error for run in self.runs if (error := run.error_with("binary")) is not None]
+        return self.test_with("binary")
+
+    def test_with(self, weights: str, batch_norm: str | None = None) -> Sample | None:
+        """The test error under a method of section 2.6, of the runs where it was measured.
+
+        Args:
+            weights: ``binary``, ``real`` or ``ensemble``.
+            batch_norm: ``as trained`` or ``re-estimated``; what was chosen when left out.
+        """
+        errors = [run.error_with(weights, batch_norm) for run in self.runs]
+        found = [error for error in errors if error is not None]
         return summarize(found) if found else None
 
     @property

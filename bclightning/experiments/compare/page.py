@@ -19,11 +19,13 @@ from bclightning.experiments.compare.render import (
     TEST_IN_WORDS,
     cells,
     markdown_table,
+    method_table,
     pair_cells,
     pair_headings,
 )
 from bclightning.experiments.compare.sources import FoundRun, gather
 from bclightning.experiments.folder import RunFolder
+from bclightning.experiments.units import duration
 from bclightning.storage import write_text
 
 PAGE = "README.md"
@@ -149,6 +151,16 @@ def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
         "Errors in percent, mean ± standard deviation over *n* seeds, at the epoch with the lowest "
         "validation error; the interval is that of the mean, by Student's t.",
     ]
+    by_method = method_table(comparison)
+    if by_method:
+        parts += [
+            "## Test-time methods",
+            by_method,
+            "The paper's methods (section 2.6): 1, the binary weights; 2, the real ones; 3, an "
+            "ensemble of networks that the stochastic rule draws. Batch-norm (BN) statistics as "
+            "training's running averages left them, or re-estimated on the training images with "
+            "the weights that are used.",
+        ]
     if comparison.pairs:
         pairs = markdown_table(pair_headings(comparison), pair_cells(comparison))
         parts += ["## Pairs", pairs, TEST_IN_WORDS]
@@ -177,13 +189,13 @@ def _settings(comparison: Comparison) -> list[str]:
 
 def _provenance(comparison: Comparison) -> list[str]:
     runs = comparison.runs
-    hours = sum(run.train_seconds for run in runs) / 3600
+    spent = duration(sum(run.train_seconds for run in runs))
     commits = sorted({_commit(run.git) for run in runs})
     machines = sorted({_machine(run.machine) for run in runs})
     versions = sorted(
         {", ".join(f"{name} {version}" for name, version in run.versions.items()) for run in runs}
     )
-    size = f"{len(runs)} runs, {hours:.1f} hours of training and validation in all"
+    size = f"{len(runs)} runs, {spent} of training and validation in all"
     lines = [size, *(f"code: {c}" for c in commits), *machines, *versions]
     return ["## Where it comes from", "\n".join(f"- {line}" for line in lines)]
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bclightning.experiments.compare.comparison import Comparison, Row
 from bclightning.experiments.compare.statistics import Sample
+from bclightning.experiments.record import METHOD_NUMBERS
 from bclightning.experiments.units import duration, megabytes
 
 TEST_IN_WORDS = (
@@ -59,6 +60,29 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def _text(sample: Sample | None) -> str:
     return "-" if sample is None else str(sample)
+
+
+def method_table(comparison: Comparison) -> str:
+    """Test errors by test-time weights and batch-norm statistics, in Markdown; may be empty."""
+    kinds = [(weights, bn) for weights in METHOD_NUMBERS for bn in ("as trained", "re-estimated")]
+    found = {
+        row.label: [row.test_with(weights, statistics) for weights, statistics in kinds]
+        for row in comparison.rows
+    }
+    shown = [
+        place for place in range(len(kinds)) if any(samples[place] for samples in found.values())
+    ]
+    if not shown:
+        return ""
+    headings = [f"{METHOD_NUMBERS[weights]} {weights}, BN {bn}" for weights, bn in kinds]
+    rows = [
+        [label, *(_cell(samples[place]) for place in shown)] for label, samples in found.items()
+    ]
+    return markdown_table(["method", *(headings[place] for place in shown)], rows)
+
+
+def _cell(sample: Sample | None) -> str:
+    return "-" if sample is None else f"{sample} (n = {sample.n})"
 
 
 def pair_cells(comparison: Comparison) -> list[tuple[str, ...]]:
