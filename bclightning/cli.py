@@ -45,6 +45,9 @@ COMMANDS = (
     "reproduce",
 )
 
+# What tells that predictions are asked for of a run, and not of a packed model.
+_OF_A_RUN = ("--run", "--config", "--ckpt_path")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
@@ -95,14 +98,14 @@ def _dispatch(words: list[str]) -> None:
             from bclightning.experiments.evaluate import evaluate
 
             evaluate(rest, command)
-        case "predict" if rest and not rest[0].startswith("-"):
-            from bclightning.inference.command import classify
-
-            classify(rest)
-        case "predict":
+        case "predict" if any(word.startswith(_OF_A_RUN) for word in rest):
             from bclightning.experiments.evaluate import predict
 
             predict(rest)
+        case "predict":
+            from bclightning.inference.command import classify
+
+            classify(rest)
         case "export":
             from bclightning.experiments.export import export
 

@@ -55,7 +55,32 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
             raise
         flush_folder(path.parent)
     except OSError as error:
-        raise full_disk(error, path) or error from error
+        raise full_disk(error, path) or _unwritable(error, path) or error from error
+
+
+def checked_target(path: str | os.PathLike[str]) -> Path:
+    """The path of a file to be written, where it can be one.
+
+    Raises:
+        UserError: It is a folder, or there is no folder for it.
+
+    Example:
+        >>> checked_target("scores.csv")
+        PosixPath('scores.csv')
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for {path.name}")
+    return path
+
+
+def _unwritable(error: OSError, path: Path) -> UserError | None:
+    reasons = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+    if error.errno not in reasons:
+        return None
+    return UserError(f"{path} cannot be written: {error.strerror}")
 
 
 class DiskFullError(UserError):

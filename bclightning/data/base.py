@@ -160,6 +160,10 @@ class ImageDataModule(LightningDataModule):
         """What is done with the pixels of the files, for networks that leave the project."""
         raise NotImplementedError
 
+    def test_pixels(self) -> Tensor:
+        """The test images as the files have them, before any preprocessing, in file order."""
+        raise NotImplementedError
+
     def split_sizes(self) -> dict[str, int]:
         """Number of images in each split."""
         return {split: len(images) for split, images in self.loaded_splits().items()}
@@ -294,3 +298,7 @@ class CentredImageDataModule(ImageDataModule):
         """The scale and the mean training image."""
         mean = self.scaled_splits()["train"].images.mean(0)
         return Preprocessing("centred", self.scale, {"mean": mean})
+
+    def test_pixels(self) -> Tensor:
+        """The test images before they were scaled."""
+        return (self.scaled_splits()["test"].images * self.scale).round()

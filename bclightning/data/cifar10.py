@@ -128,6 +128,10 @@ class CIFAR10(CachedImageDataModule):
         tensors = {"mean": whiten.mean, "matrix": whiten.matrix}
         return Preprocessing("whitened", CONTRAST_SCALE, tensors)
 
+    def test_pixels(self) -> Tensor:
+        """The test images as bytes."""
+        return read_batch(self.files[-1], self.root)[0]
+
 
 def extract(archive: Path, files: list[DataFile], root: Path) -> None:
     """Take known files out of a verified archive, and nothing else that may be in it.

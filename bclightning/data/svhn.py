@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.io
 from scipy.io.matlab import MatReadError
+from torch import Tensor
 
 from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
@@ -104,6 +105,10 @@ class SVHN(CachedImageDataModule):
     def preprocessing(self) -> Preprocessing:
         """Contrast normalization of each image, globally and locally."""
         return PREPROCESSING
+
+    def test_pixels(self) -> Tensor:
+        """The test images as bytes."""
+        return self.loaded_splits()["test"].images
 
     def _parts(
         self, *, pixels: bool = True

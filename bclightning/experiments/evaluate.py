@@ -27,16 +27,13 @@ from bclightning.inference import (
 )
 from bclightning.inference.methods import Batches
 from bclightning.nn import binary_layers, reestimate_batch_norm_
-from bclightning.storage import write_text
+from bclightning.storage import checked_target, write_text
 from bclightning.training import Classifier
 from bclightning.training.checkpoint import load_checkpoint
 from bclightning.training.cli import RunCLI, take_option
 
 # Errors of an ensemble of the paper's networks change little beyond.
 ENSEMBLE_SIZE = 10
-
-# With none but these, what is tested is the run as its record describes it.
-KNOWN = (*PLACES, "--eval-weights", "--ensemble-size")
 
 SHOWN = {
     "--run": "The run: its folder, or its id below results/runs. Its own configuration and best "
@@ -122,12 +119,24 @@ def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> 
         raise UserError(f"{name} has no binary weights; --eval-weights real is what it has")
     errors = evaluate_methods(model, datamodule, trainer, command, kinds, int(size or 0))
     run, others = take_option(arguments, "--run")
-    options = [word for word in others if word.startswith("--")]
-    if command == "test" and run is not None and all(o.startswith(KNOWN) for o in options):
+    if command == "test" and run is not None and as_recorded(others):
         _remember(RunFolder.find(run), errors)
     split = "test" if command == "test" else "validation"
     Console().print(method_table(f"{name}: {split} error", errors, chosen_method(model)))
     return errors
+
+
+def as_recorded(options: Sequence[str]) -> bool:
+    """Whether a command line beside ``--run RUN`` leaves the run as its record describes it.
+
+    Example:
+        >>> as_recorded(["--data.root", "elsewhere", "--eval-weights", "real"])
+        True
+        >>> as_recorded(["--ckpt_path=last.ckpt"])
+        False
+    """
+    known = (*PLACES, "--eval-weights", "--ensemble-size")
+    return all(word.startswith(known) for word in options if word.startswith("--"))
 
 
 def _remember(folder: RunFolder, errors: Sequence[MethodError]) -> None:
@@ -151,6 +160,7 @@ def predict(arguments: Sequence[str]) -> Path:
     model, datamodule, trainer, name = rebuilt(
         rest, "predict", {"--output": "The CSV file to write; predictions.csv when left out."}
     )
+    path = checked_target(output or "predictions.csv")
     weights, statistics = chosen_method(model)
     if statistics == "re-estimated":
         datamodule.setup("fit")
@@ -165,7 +175,6 @@ def predict(arguments: Sequence[str]) -> Path:
     for index, row in enumerate(scores.tolist()):
         best = max(range(len(row)), key=row.__getitem__)
         writer.writerow([index, names[best], *(f"{score:.6g}" for score in row)])
-    path = Path(output or "predictions.csv")
     write_text(path, text.getvalue())
     Console().print(
         f"{name}: {len(scores)} predictions with {weights} weights and batch-norm statistics "

@@ -1,32 +1,36 @@
 """`bcl export`: a trained network as a packed file that runs without the code of training."""
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from bclightning import __version__
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
-from bclightning.experiments.evaluate import rebuilt, statistics_batches
+from bclightning.experiments.evaluate import as_recorded, rebuilt, statistics_batches
 from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.units import megabytes
 from bclightning.inference import BatchNorm, PackedModel, PackedNetwork, chosen_method, error_rate
-from bclightning.inference.methods import Batches
 from bclightning.inference.onnx import as_onnx, onnx_scores
 from bclightning.nn import evaluating_with, reestimate_batch_norm_
-from bclightning.storage import replacing
+from bclightning.storage import checked_target, flush_folder, replacing
 from bclightning.training import Classifier
 from bclightning.training.cli import take_option
 
 # In percentage points. Sums in another order, and products that were rounded to bfloat16 when the
 # run was tested, move a few images of ten thousand over the edge.
 TOLERANCE = 0.1
+
+# Images that are classified together.
+BATCH = 1000
 
 OPTIONS = {
     "--output": "The file to write; RUN.safetensors, or RUN.onnx, in this folder when left out.",
@@ -81,7 +85,8 @@ class _Wanted:
 def export(arguments: Sequence[str]) -> Path:
     """Run `bcl export RUN`: write the run's network with one bit a binary weight.
 
-    The written file is read again and tested on the test set.
+    The written file is read again and tested on the test set's raw pixels, before it takes its
+    place.
 
     Raises:
         UserError: The run has no binary weights, or its network is not a chain of layers, or the
@@ -89,28 +94,48 @@ def export(arguments: Sequence[str]) -> Path:
     """
     wanted, rest = _Wanted.parse(arguments)
     if rest and not rest[0].startswith("-"):
+        if take_option(rest, "--run")[0] is not None:
+            raise UserError(f"name one run: {rest[0]}, or that of --run")
         rest = ["--run", *rest]
+    run, others = take_option(rest, "--run")
     network, datamodule, _, name = rebuilt(rest, "export", OPTIONS)
     if not isinstance(datamodule, ImageDataModule):
         raise UserError("bcl export needs one of the package's image data sets, to say what images")
-    record = _record_of(name)
-    statistics = wanted.batch_norm or chosen_method(network)[1]
-    model, error_of_run = _packed(network, datamodule, statistics, record)
-    tests = list(datamodule.test_dataloader())
+    record = None
+    if run is not None and as_recorded(others):
+        record = RunRecord.read(RunFolder.find(run).record)
+    title = Path(name).stem if run is None else RunFolder.find(run).run_id
     ending = "onnx" if wanted.onnx else "safetensors"
-    output = wanted.output or Path(f"{record.run_id}.{ending}")
+    output = checked_target(wanted.output or f"{title}.{ending}")
+    statistics = wanted.batch_norm or chosen_method(network)[1]
+    console = Console()
+    console.print(f"packing and testing {output} ...", highlight=False, soft_wrap=True)
+    datamodule.setup("test")
+    model, error_of_run = _packed(network, datamodule, statistics, record)
+    model.about.setdefault("run", title)
+    tests = _Tests(datamodule)
     tolerance = wanted.tolerance
     if tolerance is None:
-        tolerance = max(TOLERANCE, 100.0 / sum(len(labels) for _, labels in tests) + 1e-9)
-    console = Console()
-    console.print(f"testing {output} ...", highlight=False, soft_wrap=True)
-    files = _write(model, output, wanted.onnx, tests, error_of_run, tolerance)
-    written = sum(path.stat().st_size for path in files[:1])
-    about = model.about
+        tolerance = max(TOLERANCE, 100.0 / len(tests.labels) + 1e-9)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as place:
+        write = _write_onnx if wanted.onnx else _write_packed
+        trials = write(model, Path(place) / output.name, tests)
+        error = model.about["test_error"]
+        if abs(error - error_of_run) > tolerance:
+            raise UserError(
+                f"the packed model's test error is {error:.2f} % and the run's {error_of_run:.2f} "
+                f"%, which is more than {tolerance:.2f} percentage points apart; nothing was "
+                "written"
+            )
+        files = [output.with_name(trial.name) for trial in trials]
+        for trial, file in zip(reversed(trials), reversed(files), strict=True):
+            # The model last: what it needs is there before it.
+            os.replace(trial, file)
+        flush_folder(output.parent)
     rows = [
-        ("test error", f"{error_of_run:.2f} % in the run, {about['test_error']:.2f} % as written"),
+        ("test error", f"{error_of_run:.2f} % in the run, {error:.2f} % as written"),
         ("method", f"binary weights, batch-norm statistics {statistics}"),
-        ("size", f"{megabytes(written)}; {megabytes(model.float_bytes)} in fp32"),
+        ("size", f"{megabytes(output.stat().st_size)}; {megabytes(model.float_bytes)} in fp32"),
         ("files", ", ".join(map(str, files))),
     ]
     if not wanted.onnx:
@@ -120,37 +145,31 @@ def export(arguments: Sequence[str]) -> Path:
     return output
 
 
-def _record_of(name: str) -> RunRecord:
-    return RunRecord.read(RunFolder.find(name).record)
-
-
 def _packed(
     network: Classifier,
     datamodule: ImageDataModule,
     statistics: BatchNorm,
-    record: RunRecord,
+    record: RunRecord | None,
 ) -> tuple[PackedModel, float]:
     """The packed model, and the test error that the run's network has with such weights."""
-    about: dict[str, Any] = {
-        "bclightning": __version__,
-        "run": record.run_id,
-        "method": record.method,
-        "data": record.data,
-        "seed": record.seed,
-        "commit": (record.git or {}).get("commit"),
-        "weights": "binary",
-        "batch_norm": statistics,
-        "validation_error": record.validation_error,
-    }
-    datamodule.setup("test")
+    about: dict[str, Any] = {"bclightning": __version__}
+    if record is not None:
+        about |= {
+            "run": record.run_id,
+            "method": record.method,
+            "data": record.data,
+            "seed": record.seed,
+            "commit": (record.git or {}).get("commit"),
+            "validation_error": record.validation_error,
+        }
     with evaluating_with(network, "binary"):
         if statistics == "re-estimated":
             images = (images for images, _ in statistics_batches(datamodule))
             reestimate_batch_norm_(network, images)
-        error = _recorded(record, statistics)
+        error = None if record is None else record.error_with("binary", statistics)
         if error is None:
             error = error_rate(network, datamodule.test_dataloader())
-    about["error_of_run"] = error
+    about |= {"weights": "binary", "batch_norm": statistics, "error_of_run": error}
     model = PackedModel.of(
         network.network,
         datamodule.image_shape,
@@ -161,54 +180,47 @@ def _packed(
     return model, error
 
 
-def _recorded(record: RunRecord, statistics: BatchNorm) -> float | None:
-    for entry in record.test:
-        if (entry["weights"], entry["batch_norm"]) == ("binary", statistics):
-            return float(entry["error"])
-    return None
+class _Tests:
+    """The test images as their files have them, and their labels."""
+
+    def __init__(self, datamodule: ImageDataModule) -> None:
+        self.pixels = datamodule.test_pixels()
+        self.labels = datamodule.loaded_splits()["test"].labels
+
+    def prepared_by(self, network: PackedNetwork) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of images that went through the network's own preprocessing, and labels."""
+        for pixels, labels in zip(
+            torch.split(self.pixels, BATCH), torch.split(self.labels, BATCH), strict=True
+        ):
+            yield network.prepare(pixels), labels
 
 
-def _write(
-    model: PackedModel,
-    output: Path,
-    onnx: bool,
-    tests: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    expected: float,
-    tolerance: float,
-) -> list[Path]:
-    """Write where nobody looks, test what can be read of it there, and only then here."""
-    if not output.parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} for {output.name}")
+def _write_packed(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
+    """Write the model, test what can be read of the file, and write that into it."""
+    model.write(path)
+    network = PackedNetwork(PackedModel.read(path), "float32")
+    error = error_rate(network, tests.prepared_by(network))
+    model.about.update(test_error=error, test_images=len(tests.labels))
+    files = model.write(path)
+    again = PackedModel.read(path)
+    if not model.same_as(again):
+        raise UserError(f"{path.name} does not hold what was written to it; is the disk sound?")
+    return files
+
+
+def _write_onnx(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
+    """Write the graph, after comparing its scores with torch's for every test image."""
     network = PackedNetwork(model, "float32")
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        trial = Path(folder) / output.name
-        if onnx:
-            trial.write_bytes(as_onnx(model))
-            error = _error_in_onnx(trial, network, tests)
-        else:
-            model.write(trial)
-            error = error_rate(PackedNetwork(PackedModel.read(trial), "float32"), tests)
-    if abs(error - expected) > tolerance:
-        raise UserError(
-            f"the packed model's test error is {error:.2f} % and the run's {expected:.2f} %, which "
-            f"is more than {tolerance:.2f} percentage points apart; nothing was written"
-        )
-    model.about.update(test_error=error, test_images=sum(len(labels) for _, labels in tests))
-    if onnx:
-        with replacing(output) as file:
-            file.write(as_onnx(model))
-        return [output]
-    return model.write(output)
-
-
-def _error_in_onnx(path: Path, network: PackedNetwork, tests: Batches) -> float:
-    """The error in onnxruntime, whose scores are compared with torch's for every image."""
-    wrong = count = 0
-    for images, labels in tests:
+    path.write_bytes(as_onnx(model))
+    wrong = 0
+    for images, labels in tests.prepared_by(network):
         scores, ours = onnx_scores(path, images), network(images)
         scale = float(ours.abs().max())
         if not torch.allclose(scores, ours, rtol=1e-3, atol=1e-4 * scale):
             raise UserError("onnxruntime computes other scores than torch; nothing was written")
         wrong += int((scores.argmax(1) != labels).sum())
-        count += len(labels)
-    return 100.0 * wrong / count
+    count = len(tests.labels)
+    model.about.update(test_error=100.0 * wrong / count, test_images=count)
+    with replacing(path) as file:
+        file.write(as_onnx(model))
+    return [path]

@@ -16,7 +16,7 @@ from bclightning.experiments.units import joules, megabytes, short
 from bclightning.experiments.wandb_settings import WandbSettings
 from bclightning.nn.energy import energy
 from bclightning.nn.operations import LayerCost, Operations, layer_costs
-from bclightning.training.cli import RunCLI
+from bclightning.training.cli import RunCLI, recipe_names
 
 
 def summary(arguments: Sequence[str]) -> None:
@@ -42,7 +42,13 @@ def summary(arguments: Sequence[str]) -> None:
     model, datamodule = cli.build_modules()
     if not isinstance(datamodule, ImageDataModule):
         raise UserError("bcl summary needs one of the package's data sets, to know the images")
-    costs = layer_costs(model.network, datamodule.image_shape)
+    try:
+        costs = layer_costs(model.network, datamodule.image_shape)
+    except RuntimeError as error:
+        sides = " x ".join(map(str, datamodule.image_shape))
+        raise UserError(
+            f"the network does not take the images of {datamodule.name}, {sides}: {error}"
+        ) from error
     title = f"{type(model.network).__name__} on {datamodule.name}, per image"
     console = Console()
     console.print(_layers(title, costs))
@@ -53,7 +59,7 @@ def summary(arguments: Sequence[str]) -> None:
 
 def _config(name: str) -> Path | str:
     """The configuration of a run, or the name of a file or recipe."""
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith((".yaml", ".yml")) or f"{name}.yaml" in recipe_names():
         return name
     return RunFolder.find(name).config
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bclightning.functional.kernels import threads_for
+from bclightning.functional.compiling import compiled, threads_for
 
 _INLINE: dict[str, Any] = {"inline": "always", "fastmath": {"contract"}, "error_model": "numpy"}
-_LOOP: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_LOOP: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 @numba.njit(**_INLINE)
@@ -34,7 +34,7 @@ def _sums(inputs: Any, group: Any, table: Any) -> None:
             table[b + (1 << k)] = table[b] + twice
 
 
-@numba.njit(fastmath={"reassoc"}, **_LOOP)
+@compiled(fastmath={"reassoc"}, **_LOOP)
 def _product(bits: Any, inputs: Any, out: Any, start: Any, stop: Any) -> None:
     groups = bits.shape[0]
     a, b = np.empty(256, np.float32), np.empty(256, np.float32)
@@ -57,7 +57,7 @@ def _product(bits: Any, inputs: Any, out: Any, start: Any, stop: Any) -> None:
             out[j] += a[bits[g, j]]
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True, error_model="numpy")
 def _product_in_parts(parts: Any, bits: Any, inputs: Any, out: Any) -> None:
     size = -(-out.size // parts)
     for part in numba.prange(parts):

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from bclightning.functional.compiling import compiled, threads_for
+
 if sys.platform == "linux":
     # Torch's own pool of threads: a second one would have to wait until torch's stop spinning.
     numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
@@ -41,7 +43,7 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 _FAST = {"contract", "arcp", "nsz"}
 
 _INLINE: dict[str, Any] = {"inline": "always", "fastmath": _FAST, "error_model": "numpy"}
-_LOOP: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy", "cache": True, "nogil": True}
+_LOOP: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy", "nogil": True}
 
 
 @numba.njit(**_INLINE)
@@ -78,7 +80,7 @@ def _float(bits: Any) -> Any:
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-@numba.njit(**_LOOP)
+@compiled(**_LOOP)
 def _binarize(weight: Any, out: Any, first: Any, draw: Any, low: Any, high: Any) -> None:
     if draw:
         for i in range(weight.size):
@@ -88,7 +90,7 @@ def _binarize(weight: Any, out: Any, first: Any, draw: Any, low: Any, high: Any)
             out[i] = _sign(weight[i])
 
 
-@numba.njit(**_LOOP)
+@compiled(**_LOOP)
 def _binarize_bits(weight: Any, out: Any, first: Any, draw: Any, low: Any, high: Any) -> None:
     if draw:
         for i in range(weight.size):
@@ -112,7 +114,7 @@ def _adam(weight: Any, g: Any, mean: Any, square: Any, i: Any, c: Any) -> Any:
     return w
 
 
-@numba.njit(**_LOOP)
+@compiled(**_LOOP)
 def _update(
     weight: Any,
     gradient: Any,
@@ -134,7 +136,7 @@ def _update(
             gradient[i] = _sign(_adam(weight, gradient[i], mean, square, i, c))
 
 
-@numba.njit(**_LOOP)
+@compiled(**_LOOP)
 def _update_bits(
     weight: Any,
     gradient: Any,
@@ -156,10 +158,10 @@ def _update_bits(
             gradient[i] = _sign_bits(_adam(weight, g, mean, square, i, c))
 
 
-_PARALLEL: dict[str, Any] = {"parallel": True, "error_model": "numpy", "cache": True}
+_PARALLEL: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
 
 
-@numba.njit(**_PARALLEL)
+@compiled(**_PARALLEL)
 def _binarize_in_parts(parts: Any, weight: Any, out: Any, draw: Any, low: Any, high: Any) -> None:
     size = -(-weight.size // parts)
     for part in numba.prange(parts):
@@ -167,7 +169,7 @@ def _binarize_in_parts(parts: Any, weight: Any, out: Any, draw: Any, low: Any, h
         _binarize(weight[a:b], out[a:b], a, draw, low, high)
 
 
-@numba.njit(**_PARALLEL)
+@compiled(**_PARALLEL)
 def _binarize_bits_in_parts(
     parts: Any, weight: Any, out: Any, draw: Any, low: Any, high: Any
 ) -> None:
@@ -177,7 +179,7 @@ def _binarize_bits_in_parts(
         _binarize_bits(weight[a:b], out[a:b], a, draw, low, high)
 
 
-@numba.njit(**_PARALLEL)
+@compiled(**_PARALLEL)
 def _update_in_parts(
     parts: Any,
     weight: Any,
@@ -195,7 +197,7 @@ def _update_in_parts(
         _update(weight[a:b], gradient[a:b], mean[a:b], square[a:b], c, a, draw, low, high)
 
 
-@numba.njit(**_PARALLEL)
+@compiled(**_PARALLEL)
 def _update_bits_in_parts(
     parts: Any,
     weight: Any,
@@ -335,22 +337,6 @@ def adam_update_(
     # Numba writes where autograd does not look.
     torch.autograd.graph.increment_version((weight, gradient, mean, square))
     return gradient
-
-
-def threads_for(size: int) -> int:
-    """Number of threads for an array of `size`: torch's, if each has a part worth its while.
-
-    One is for a plain call, since Numba's pool would wake all of its threads even for that.
-
-    Example:
-        >>> threads_for(100)
-        1
-    """
-    most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    parts = max(1, min(most, size // 16384))
-    if parts > 1 and numba.get_num_threads() != most:
-        numba.set_num_threads(most)
-    return parts
 
 
 def _flat(tensor: Tensor) -> npt.NDArray[Any]:

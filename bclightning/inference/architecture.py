@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from bclightning.errors import UserError
 from bclightning.nn import BinaryLayer
@@ -120,9 +121,20 @@ class Step:
                     raise ValueError(f"a {kind} step whose {key} is no size")
             if (key in _PAIRS) != isinstance(value, list):
                 raise ValueError(f"a {kind} step whose {key} is not as it should be")
-        if kind == "conv2d" and rest["in_channels"] % rest["groups"]:
+        if kind == "conv2d" and (
+            rest["in_channels"] % rest["groups"] or rest["out_channels"] % rest["groups"]
+        ):
             raise ValueError("a convolution whose groups do not divide its channels")
+        if "padding" in rest and not _window_fits(rest):
+            raise ValueError(f"a {kind} step that is padded by more than half of its window")
         return cls(kind, name, rest, binary, bias)
+
+
+def _window_fits(settings: dict[str, Any]) -> bool:
+    # What is padded further computes on zeros alone, and its results could grow without end.
+    dilations = settings.get("dilation", [1, 1])
+    sides = zip(settings["kernel_size"], dilations, settings["padding"], strict=True)
+    return all(2 * padding <= dilation * (kernel - 1) + 1 for kernel, dilation, padding in sides)
 
 
 class _Tracer(fx.Tracer):
@@ -163,6 +175,8 @@ def trace(network: nn.Module) -> list[tuple[Step, nn.Module | None]]:
             raise UserError(f"{_cannot(network)}: it takes more than one input")
         if node.op == "call_module":
             module = network.get_submodule(str(node.target))
+            if module._forward_hooks or module._forward_pre_hooks or is_parametrized(module):
+                raise UserError(f"{_cannot(network)}: {node.target} has hooks or parametrizations")
             step = _step_of_module(str(node.target), module)
         else:
             module, step = None, _step_of_call(node)

@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bclightning.arguments import Arguments
 from bclightning.errors import UserError
+from bclightning.inference.packed import PackedModel
 from bclightning.inference.pictures import read_pictures
-from bclightning.inference.runtime import load
-from bclightning.storage import write_text
+from bclightning.inference.runtime import PackedNetwork
+from bclightning.storage import checked_target, write_text
 
 # Of what is printed; a file holds all scores.
 SHOWN_CLASSES = 3
@@ -39,26 +41,36 @@ def classify(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--images",
         nargs="+",
+        action="extend",
         required=True,
         metavar="FILE",
-        help="PNG files, or .npy arrays of raw pixels: (height, width), (channels, height, width) "
-        "or (count, channels, height, width)",
+        help="PNG, JPEG or BMP files, or .npy arrays of raw pixels: (height, width), (channels, "
+        "height, width) or (count, channels, height, width)",
     )
     parser.add_argument("--output", metavar="FILE", help="a CSV file for all scores")
     given = parser.parse_args(list(arguments))
-    network = load(given.model, "bits" if len(given.images) <= FEW else "float32")
-    names, parts = [], []
+    output = None if given.output is None else checked_target(given.output)
+    model = PackedModel.read(given.model)
+    if model.preprocessing is None:
+        raise UserError(
+            f"{given.model} says nothing of how pixels are prepared, or the file that does, "
+            "NAME.preprocessing.safetensors, is not beside it"
+        )
+    names, pictures = [], []
     for name in given.images:
-        pixels = read_pictures(Path(name), network.image_shape[0])
+        pixels = read_pictures(Path(name), model.image_shape, model.preprocessing.white)
         names += [name] if len(pixels) == 1 else [f"{name}[{i}]" for i in range(len(pixels))]
-        try:
-            prepared = network.prepare(pixels)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
-        parts += [network(batch) for batch in torch.split(prepared, BATCH)]
-    scores = torch.cat(parts)
-    if given.output is not None:
-        write_text(given.output, _as_csv(names, scores, network.class_names))
+        pictures.append(pixels)
+    network = PackedNetwork(model, "bits" if len(names) <= FEW else "float32")
+    scores = torch.cat(
+        [
+            network(network.prepare(batch))
+            for pixels in pictures
+            for batch in torch.split(pixels, BATCH)
+        ]
+    )
+    if output is not None:
+        write_text(output, _as_csv(names, scores, network.class_names))
     _print(names, scores, network.class_names)
 
 
@@ -71,7 +83,9 @@ def _print(names: Sequence[str], scores: torch.Tensor, classes: Sequence[str]) -
     for name, row in zip(names, scores, strict=True):
         order = row.argsort(descending=True)[:SHOWN_CLASSES].tolist()
         first, *others = [(classes[index], f"{row[index]:.2f}") for index in order]
-        table.add_row(name, *first, ", ".join(" ".join(other) for other in others))
+        beside = ", ".join(" ".join(other) for other in others)
+        # As they are: brackets in a name are no markup.
+        table.add_row(*map(Text, (name, *first, beside)))
     Console().print(table)
 
 

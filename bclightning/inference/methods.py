@@ -13,6 +13,7 @@ from bclightning.functional import binarize_stochastic
 from bclightning.nn import (
     binary_layers,
     evaluating_with,
+    in_evaluation_mode,
     preserving_batch_norm,
     reestimate_batch_norm_,
     trains_and_evaluates_differently,
@@ -115,12 +116,8 @@ def scores_of(network: nn.Module, batches: Batches) -> Tensor:
         ValueError: There are no images.
     """
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-    training = network.training
-    network.eval()
-    try:
+    with in_evaluation_mode(network):
         parts = [network(images.to(device)).float().cpu() for images, _ in batches]
-    finally:
-        network.train(training)
     if not parts:
         raise ValueError("no images to classify")
     return torch.cat(parts)
@@ -199,16 +196,12 @@ def error_rate(network: nn.Module, batches: Batches) -> float:
         50.0
     """
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-    training = network.training
-    network.eval()
     wrong = images_seen = 0
-    try:
+    with in_evaluation_mode(network):
         for images, labels in batches:
             predicted = network(images.to(device)).argmax(1)
             wrong += int((predicted != labels.to(device)).sum())
             images_seen += len(labels)
-    finally:
-        network.train(training)
     if not images_seen:
         raise ValueError("no images to classify")
     return 100.0 * wrong / images_seen

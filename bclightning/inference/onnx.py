@@ -86,6 +86,8 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self._shared: set[str] = set()
+        # A layer that is used twice takes its bits apart once.
+        self._unpacked: set[str] = set()
 
     def node(self, kind: str, inputs: list[str], output: str, **settings: Any) -> str:
         """Add a node and give the name of its output."""
@@ -150,6 +152,9 @@ class _Graph:
         name = f"{step.name}.weight"
         if not step.binary:
             return self.constant(name, model.tensors[name].numpy())
+        if name in self._unpacked:
+            return name
+        self._unpacked.add(name)
         shape = step.weight_shape
         packed = model.tensors[f"{step.name}.bits"].numpy()
         columns = int(np.prod(shape[1:], dtype=np.int64))

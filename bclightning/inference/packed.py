@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bclightning.errors import UserError
@@ -25,6 +26,9 @@ _LARGEST_INSIDE = 1_000_000
 # Before the names of its tensors; a stroke has no place in the names of modules.
 _PREPROCESSING = "preprocessing/"
 
+# What reading a description that makes no sense may raise.
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+
 
 @dataclass(frozen=True)
 class PackedModel:
@@ -35,8 +39,8 @@ class PackedModel:
         tensors: Packed signs, scales, shifts, and what stayed real, by the names of the steps.
         image_shape: Channels, height and width of an image.
         class_names: What the classes are called.
-        preprocessing: What is done with raw pixels; none where the file that holds its tensors
-            is not at hand.
+        preprocessing: What is done with raw pixels; ``None`` where that is not known, or the file
+            that holds its tensors is not at hand.
         about: The run, the method and the errors measured at export, as plain data.
     """
 
@@ -114,7 +118,7 @@ class PackedModel:
         }
         if self.preprocessing is not None:
             content["preprocessing"] = self.preprocessing.as_json()
-            own = {_PREPROCESSING + k: v for k, v in self.preprocessing.tensors.items()}
+            own = self._preparing()
             if sum(tensor.nbytes for tensor in own.values()) > _LARGEST_INSIDE:
                 beside = _beside(path)
                 digest = write_sealed(beside, own, {"format": f"{FORMAT}-preprocessing"})
@@ -150,7 +154,7 @@ class PackedModel:
             )
         try:
             content = json.loads(metadata["content"])
-            channels, height, width = (int(side) for side in content["image_shape"])
+            channels, height, width = (_side(side) for side in content["image_shape"])
             found = content.get("preprocessing")
             steps = tuple(Step.parse(entry) for entry in content["steps"])
             model = cls(
@@ -162,9 +166,24 @@ class PackedModel:
                 dict(content["about"]),
             )
             model._check()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except _NONSENSE as error:
             raise DamagedFileError(f"{path} does not describe a network: {error}") from error
         return model
+
+    def same_as(self, other: "PackedModel") -> bool:
+        """Whether another model has the same steps, tensors and preprocessing, and is called so."""
+        mine, theirs = self.tensors | self._preparing(), other.tensors | other._preparing()
+        return (
+            (self.steps, self.image_shape, self.class_names, self.about)
+            == (other.steps, other.image_shape, other.class_names, other.about)
+            and mine.keys() == theirs.keys()
+            and all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
+        )
+
+    def _preparing(self) -> dict[str, Tensor]:
+        """The tensors of the preprocessing, as they are named in a file."""
+        known = {} if self.preprocessing is None else self.preprocessing.tensors
+        return {_PREPROCESSING + name: tensor for name, tensor in known.items()}
 
     @property
     def nbytes(self) -> int:
@@ -174,11 +193,13 @@ class PackedModel:
     @property
     def float_bytes(self) -> int:
         """Bytes of the same network with every number in 32 bits."""
-        return 4 * sum(
-            math.prod(step.weight_shape) if name.endswith((".bits", ".weight")) else shape[0]
+        # By name, since a layer that is used twice is stored once.
+        numbers = {
+            name: math.prod(step.weight_shape) if name.endswith((".bits", ".weight")) else shape[0]
             for step in self.steps
             for name, (shape, _) in step.tensors().items()
-        )
+        }
+        return 4 * sum(numbers.values())
 
     def _check(self) -> None:
         needed = {name: want for step in self.steps for name, want in step.tensors().items()}
@@ -190,14 +211,13 @@ class PackedModel:
                 raise ValueError(f"{name} is not of shape {shape}")
             if not tensor.isfinite().all():
                 raise ValueError(f"{name} holds numbers that are none")
+        for text in self.class_names:
+            text.encode()  # what cannot be printed is no name
         *_, last = shapes(self.steps, self.image_shape)
         if last != (len(self.class_names),):
             raise ValueError(f"its outputs {last} are not {len(self.class_names)} classes")
         if self.preprocessing is not None:
-            wanted = self.preprocessing.shapes(self.image_shape)
-            given = {k: tuple(v.shape) for k, v in self.preprocessing.tensors.items()}
-            if given != wanted:
-                raise ValueError("the tensors of its preprocessing do not fit its images")
+            self.preprocessing.check(self.image_shape)
 
 
 def _tensors_of(step: Step, module: nn.Module | None) -> dict[str, Tensor]:
@@ -213,10 +233,21 @@ def _tensors_of(step: Step, module: nn.Module | None) -> dict[str, Tensor]:
         except ValueError as error:
             raise UserError(f"the layer {step.name} cannot be packed: {error}") from error
     else:
-        tensors = {f"{step.name}.weight": weight.float().contiguous()}
+        tensors = {f"{step.name}.weight": _copied(weight)}
     if step.bias:
-        tensors[f"{step.name}.bias"] = module.get_parameter("bias").detach().cpu().float()
+        tensors[f"{step.name}.bias"] = _copied(module.get_parameter("bias").detach())
     return tensors
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    # Training may go on with the network's own.
+    return tensor.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def _side(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError("a side of its images is no size")
+    return value
 
 
 def _preprocessing(found: Any, tensors: dict[str, Tensor], path: Path) -> Preprocessing | None:

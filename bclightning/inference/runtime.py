@@ -168,8 +168,9 @@ class PackedNetwork(nn.Module):
             )
         if self.preprocessing is None:
             raise UserError(
-                "the preprocessing of this model is in a file of its own, which is not beside it; "
-                "put NAME.preprocessing.safetensors there, or prepare the images yourself"
+                "the preprocessing of this model was not stored with it, or is in a file of its "
+                "own that is not beside it; put NAME.preprocessing.safetensors there, or prepare "
+                "the images yourself"
             )
         return self.preprocessing.apply(pixels)
 

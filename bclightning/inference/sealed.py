@@ -2,17 +2,17 @@
 
 A sealed file is a safetensors file whose metadata hold the SHA-256 of the whole file, computed with
 zeros in the place of the digest. Nothing in such a file executes, and nothing of it is believed
-before the digest has been checked.
+before the digest has been checked. Equal tensors and metadata make equal files.
 """
 
 import hashlib
-import mmap
+import json
 import re
 import struct
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from bclightning.errors import UserError
@@ -37,10 +37,17 @@ def seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
         >>> len(seal({"a": torch.zeros(1)}, {"what": "an example"}))
         180
     """
-    content = bytearray(save(tensors, {**metadata, "sha256": _UNSEALED.decode()}))
+    saved = safetensors.torch.save(tensors)
+    (length,) = struct.unpack_from("<Q", saved)
+    entries = json.loads(saved[8 : 8 + length])
+    # Written by ourselves, since safetensors puts metadata in an order of chance.
+    known = {"sha256": _UNSEALED.decode(), **metadata}
+    header = json.dumps({"__metadata__": known, **entries}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    content = bytearray(struct.pack("<Q", len(header)) + header + saved[8 + length :])
     place = _SEAL.search(content)
     if place is None:
-        raise ValueError("safetensors did not write the metadata as it used to")
+        raise ValueError("there is no place for the digest")
     start, stop = place.span(1)
     content[start:stop] = hashlib.sha256(content).hexdigest().encode()
     return bytes(content)
@@ -51,11 +58,13 @@ def write_sealed(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     content = seal(tensors, metadata)
     with replacing(path) as file:
         file.write(content)
-    return digest_of(path)
+    return _metadata(content)["sha256"]
 
 
-def digest_of(path: Path) -> str:
-    """The digest of a sealed file, which was checked.
+def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors of a sealed file, after its digest was checked.
+
+    What is checked is what is returned: the file is read once, and may change or go afterwards.
 
     Raises:
         DamagedFileError: The file is not sealed, or has changed since it was.
@@ -66,44 +75,44 @@ def digest_of(path: Path) -> str:
         "file again from where it came"
     )
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if len(data) < 8:
-                raise damaged
-            (header,) = struct.unpack("<Q", data[:8])
-            if header > min(len(data) - 8, _LONGEST_HEADER):
-                raise damaged
-            place = _SEAL.search(data, 8, 8 + header)
-            if place is None:
-                raise damaged
-            start, stop = place.span(1)
-            digest = hashlib.sha256()
-            with memoryview(data) as whole:
-                for part in (whole[:start], memoryview(_UNSEALED), whole[stop:]):
-                    digest.update(part)
-                    part.release()
-            found = place.group(1).decode()
-            # The match holds the map open.
-            del place
+        content = _checked(path)
+        if content is None:
+            raise damaged
+        return _metadata(content), safetensors.torch.load(content)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except (OSError, ValueError) as error:  # a folder, or an empty file, which cannot be mapped
-        raise damaged from error
-    if digest.hexdigest() != found:
-        raise damaged
-    return found
-
-
-def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read metadata and tensors of a sealed file, after its digest was checked.
-
-    Raises:
-        DamagedFileError: The file is not sealed, or has changed since it was.
-        UserError: There is no such file.
-    """
-    digest_of(path)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, tensors
-    except SafetensorError as error:
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder; give the file of a packed model") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
         raise DamagedFileError(f"{path} is no file of tensors: {error}") from error
+
+
+def _checked(path: Path) -> bytes | None:
+    """The file's content where its digest is that of the content, else ``None``."""
+    with path.open("rb") as file:
+        beginning = file.read(8)
+        if len(beginning) < 8:
+            return None
+        (length,) = struct.unpack("<Q", beginning)
+        if length > _LONGEST_HEADER:
+            return None
+        # Whatever is no sealed file is left before much of it is read.
+        place = _SEAL.search(file.read(length))
+        if place is None:
+            return None
+        file.seek(0)
+        content = file.read()
+    start, stop = (8 + side for side in place.span(1))
+    digest = hashlib.sha256()
+    whole = memoryview(content)
+    for part in (whole[:start], _UNSEALED, whole[stop:]):
+        digest.update(part)
+    return content if digest.hexdigest().encode() == place.group(1) else None
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    (length,) = struct.unpack_from("<Q", content)
+    found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return found

@@ -7,6 +7,7 @@ from bclightning.nn.latent import (
     binary_layers,
     clip_latent_weights_,
     evaluating_with,
+    in_evaluation_mode,
     model_size,
     trains_and_evaluates_differently,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "clip_latent_weights_",
     "convert_to_binary",
     "evaluating_with",
+    "in_evaluation_mode",
     "model_size",
     "preserving_batch_norm",
     "reestimate_batch_norm_",

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from bclightning.nn.latent import in_evaluation_mode
+
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
@@ -37,23 +39,20 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
         tensor([4.])
     """
     norms = _tracking(model)
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     seen = 0
-    try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch then averages over all batches with equal weight
-            norm.training = True
-        for images in batches:
-            model(images)
-            seen += 1
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    with in_evaluation_mode(model):
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch then averages over all batches with equal weight
+                norm.training = True
+            for images in batches:
+                model(images)
+                seen += 1
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
     if not seen:
         raise ValueError("no batches to estimate batch-norm statistics from")
 

@@ -65,6 +65,27 @@ def evaluating_with(model: nn.Module, weights: LayerWeights) -> Iterator[None]:
             layer.eval_weights = eval_weights
 
 
+@contextlib.contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and each of its modules back into its own after.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with in_evaluation_mode(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
 def trains_and_evaluates_differently(model: nn.Module) -> bool:
     """Whether some binary layer evaluates with other weights than it was trained with.
 

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bclightning.nn.latent import evaluating_with
+from bclightning.nn.latent import evaluating_with, in_evaluation_mode
 from bclightning.nn.layers import BinaryLayer
 
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_COUNTED = (*_PRODUCTS, *_NORMALIZATIONS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ def layer_costs(network: nn.Module, image_shape: Sequence[int]) -> list[LayerCos
         image_shape: Channels, height and width of an image.
 
     Returns:
-        The layers that have parameters of their own, in the network's order.
+        The layers that have parameters or that are counted, in the network's order.
+
+    Raises:
+        RuntimeError: The network does not take such images.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -96,19 +100,19 @@ additions=64))
     layers = {
         name: module
         for name, module in network.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        if isinstance(module, _COUNTED) or any(True for _ in module.parameters(recurse=False))
     }
-    counted = (*_PRODUCTS, *_NORMALIZATIONS)
-    hooks = [m.register_forward_hook(note) for m in layers.values() if isinstance(m, counted)]
-    training = network.training
-    network.eval()
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    hooks = [m.register_forward_hook(note) for m in layers.values() if isinstance(m, _COUNTED)]
+    like = next(network.parameters(), torch.zeros(0))
     try:
         # With gradients: a layer whose inputs want one has to compute it in training.
-        with torch.enable_grad(), evaluating_with(network, "real"):
-            network(torch.zeros(1, *image_shape, device=device))
+        with (
+            torch.enable_grad(),
+            evaluating_with(network, "real"),
+            in_evaluation_mode(network),
+        ):
+            network(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
     seen: set[int] = set()
@@ -160,4 +164,4 @@ def _operations(
             train += Operations(multiplied * products, (by_weights + by_gradients) * products)
         else:
             return None, None
-    return (test, train) if isinstance(layer, (*_PRODUCTS, *_NORMALIZATIONS)) else (None, None)
+    return (test, train) if isinstance(layer, _COUNTED) else (None, None)

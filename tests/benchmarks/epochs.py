@@ -16,11 +16,17 @@ from bclightning.data import MNIST
 from bclightning.experiments.fit import fit
 from bclightning.functional import squared_hinge_loss
 from bclightning.models import MLP
+from bclightning.nn import (
+    preserving_batch_norm,
+    reestimate_batch_norm_,
+    trains_and_evaluates_differently,
+)
+from bclightning.training import ReestimateBatchNorm
 from bclightning.training.allocator import keep_freed_memory
 from bclightning.training.optim import exponential_decay, make_optimizer
 
-EPOCHS = 3
-ROUNDS = 3
+EPOCHS = 2
+ROUNDS = 5
 
 
 def data_alone() -> None:
@@ -82,7 +88,10 @@ def _by_hand(method: str) -> float:
             optimizer.step()
         decay.step()
         network.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), preserving_batch_norm(network):
+            if trains_and_evaluates_differently(network):
+                statistics_of = data.statistics_dataloader(ReestimateBatchNorm().images)
+                reestimate_batch_norm_(network, (some for some, _ in statistics_of))
             for some, theirs in zip(held_images.split(1000), held_labels.split(1000), strict=True):
                 (network(some).argmax(1) != theirs).sum()
     return time.perf_counter() - began

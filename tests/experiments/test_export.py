@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bclightning.cli import main
-from bclightning.data import CIFAR10, SVHN, Digits
+from bclightning.data import CIFAR10, MNIST, SVHN, Digits
 from bclightning.experiments import export as export_module
 from bclightning.experiments.record import RunRecord
 from bclightning.functional.whitening import ZCA
@@ -114,7 +114,7 @@ def test_a_picture_is_classified_and_its_class_is_named(runs, capsys, refused):
     main(["predict", "deterministic.safetensors", "--images", "black.png"])
     assert "black.png" in capsys.readouterr().out
     model = "deterministic.safetensors"
-    assert "large.png: images of 1 x 9 x 8 do not fit" in refused(
+    assert "large.png: pictures of 1 x 9 x 8 do not fit" in refused(
         "predict", model, "--images", "large.png"
     )
     assert "there is no picture no.png" in refused("predict", model, "--images", "no.png")
@@ -124,6 +124,52 @@ def test_a_picture_is_classified_and_its_class_is_named(runs, capsys, refused):
     (runs / "cut.safetensors").write_bytes((runs / model).read_bytes()[:700])
     assert "is damaged" in refused("predict", "cut.safetensors", "--images", "black.png")
     assert "required: --images" in refused("predict", model)
+
+
+@pytest.mark.parametrize("output", ["no/where.csv", "."])
+def test_scores_that_cannot_be_written_are_refused_at_once(runs, refused, output):
+    main(["export", "deterministic"])
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("black.png")
+    model = "deterministic.safetensors"
+    sentence = refused("predict", model, "--images", "black.png", "--output", output)
+    assert "there is no folder no" in sentence or "is a folder" in sentence
+    sentence = refused("predict", "--run", "deterministic", "--output", output)
+    assert "there is no folder no" in sentence or "is a folder" in sentence
+
+
+def test_brackets_in_a_name_are_no_markup_and_images_may_be_given_twice(runs, capsys):
+    main(["export", "deterministic"])
+    for name in ("q[red].png", "r[b].png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(name)
+    capsys.readouterr()
+    words = ["--images", "q[red].png", "--images", "r[b].png", "--output", "o.csv"]
+    main(["predict", *words, "deterministic.safetensors"])
+    said = capsys.readouterr().out
+    assert "q[red].png" in said
+    assert "r[b].png" in said
+
+
+def test_another_checkpoint_is_measured_and_not_taken_for_the_record_s(runs, capsys):
+    last = str(runs.joinpath(*RUNS, "stochastic", "checkpoints", "last.ckpt"))
+    main(["export", "stochastic", "--ckpt_path", last])
+    about = load("stochastic.safetensors").about
+    assert "validation_error" not in about
+    assert about["error_of_run"] == pytest.approx(about["test_error"], abs=100 / 300 + 1e-9)
+    config = str(runs.joinpath(*RUNS, "stochastic", "config.yaml"))
+    main(["export", "--config", config, "--ckpt_path", last])
+    assert load("last.safetensors").about["run"] == "last"
+
+
+def test_preprocessing_that_is_not_the_data_s_is_noticed(runs, refused, monkeypatch):
+    right = Digits.preprocessing
+
+    def wrong(self):
+        found = right(self)
+        found.tensors["mean"].add_(1)
+        return found
+
+    monkeypatch.setattr(Digits, "preprocessing", wrong)
+    assert "nothing was written" in refused("export", "deterministic")
 
 
 def test_onnx_is_checked_on_the_test_set_and_is_small(runs, capsys):
@@ -143,6 +189,8 @@ def test_onnx_is_checked_on_the_test_set_and_is_small(runs, capsys):
         (["stochastic", "--tolerance", "x"], "--tolerance is a number, and 'x' is none"),
         (["stochastic", "--tolerance", "-1"], "--tolerance lies between 0 and 100"),
         (["stochastic", "--output", "no/where.safetensors"], "there is no folder no"),
+        (["stochastic", "--output", "results"], "'results' is a folder"),
+        (["stochastic", "--run", "none"], "name one run: stochastic, or that of --run"),
         (["stochastic", "--outptu", "x"], "(did you mean --output?)"),
     ],
 )
@@ -236,25 +284,19 @@ def test_weights_that_there_are_not_are_refused(runs, refused, words, sentence):
     assert sentence in refused("test", "--run", *words)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "svhn"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "svhn"])
 def test_raw_pixels_are_prepared_as_the_test_split_was(request, monkeypatch, name):
-    """MNIST's and the digits' are tested with their splits."""
     fitted = ZCA(torch.randn(3072), torch.eye(3072) + 0.01 * torch.randn(3072, 3072))
     monkeypatch.setattr(ZCA, "fit", lambda *_: fitted)
-    root = request.getfixturevalue(f"{name}_root")
-    data = {"cifar10": CIFAR10, "svhn": SVHN}[name](str(root))
+    root = None if name == "digits" else request.getfixturevalue(f"{name}_root")
+    data = {"digits": Digits, "mnist": MNIST, "cifar10": CIFAR10, "svhn": SVHN}[name](str(root))
     data.prepare_data()
     data.setup("test")
     images = torch.cat([images for images, _ in data.test_dataloader()])
-    if name == "cifar10":
-        from bclightning.data.cifar10 import read_batch
-
-        raw, _ = read_batch(CIFAR10.files[-1], root)
-    else:
-        from bclightning.data.svhn import read_mat
-
-        raw, _ = read_mat(root / SVHN.files[-1].name)
-    prepared = data.preprocessing().apply(torch.as_tensor(np.asarray(raw)))
+    raw = data.test_pixels()
+    assert torch.equal(raw, raw.round())
+    assert raw.max() > 10
+    prepared = data.preprocessing().apply(raw)
     torch.testing.assert_close(prepared, images, rtol=1e-4, atol=1e-4)
 
 
@@ -270,6 +312,8 @@ def test_a_summary_of_a_run_and_of_a_recipe(runs, capsys, refused):
     assert "No weight is binary" in capsys.readouterr().out
     assert "bcl summary RUN, or bcl summary mnist.yaml" in refused("summary")
     assert "there is no run 'nothere'" in refused("summary", "nothere")
+    sentence = refused("summary", "digits", "--model.network.init_args.in_features", "100")
+    assert "the network does not take the images of digits, 1 x 8 x 8" in sentence
     assert "(did you mean mnist.yaml?)" in refused("summary", "minst.yaml")
 
 

@@ -57,6 +57,13 @@ def test_onnxruntime_gives_the_same_scores(tmp_path, network, shape, classes, co
     assert theirs.std() > 0
 
 
+def test_a_layer_that_is_used_twice(tmp_path):
+    layer = BinaryLinear(4, 4)
+    network = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer).eval()
+    theirs, ours = both(network, (1, 2, 2), 4, tmp_path / "m.onnx")
+    torch.testing.assert_close(theirs, ours)
+
+
 @settings(deadline=None, max_examples=15)
 @given(widths=st.lists(st.integers(1, 40), min_size=1, max_size=3), features=st.integers(1, 30))
 def test_any_width(tmp_path_factory, widths, features):

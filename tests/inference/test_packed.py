@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from bclightning.errors import UserError
 from bclightning.functional.preprocessing import Preprocessing
@@ -201,6 +202,19 @@ def rewritten(path, change) -> None:
     write_sealed(path, tensors, metadata)
 
 
+def pooled(**settings) -> dict[str, object]:
+    return {"kind": "max_pool2d", "kernel_size": [1, 1], "stride": [1, 1], "padding": [0, 0]} | (
+        settings
+    )
+
+
+def convolved(**settings) -> dict[str, object]:
+    sizes = {"in_channels": 1, "out_channels": 1, "groups": 1}
+    pairs = {"kernel_size": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+    flags = {"name": "more", "binary": True, "bias": False}
+    return {"kind": "conv2d", **sizes, **pairs, **flags} | settings
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -224,6 +238,17 @@ def rewritten(path, change) -> None:
         lambda c, t, m: t.update({"output.linear.bits": torch.zeros(2, 2, dtype=torch.uint8)}),
         lambda c, t, m: t.update({"output.norm.scale": torch.full((2,), torch.nan)}),
         lambda c, t, m: t.update({"preprocessing/mean": torch.zeros(1, 4, 4)}),
+        lambda c, t, m: c.update(image_shape=[-1, -3, 4]),
+        lambda c, t, m: c.update(image_shape=[1, 3, 1e999]),
+        lambda c, t, m: c.update(class_names=["no", "\ud800"]),
+        lambda c, t, m: c["preprocessing"].update(scale=0),
+        lambda c, t, m: c["preprocessing"].update(scale="nan"),
+        lambda c, t, m: c["preprocessing"].update(scale=10**400),
+        lambda c, t, m: c["steps"].insert(0, pooled(kernel_size=[2, 2], padding=[2, 2])),
+        lambda c, t, m: c["steps"].insert(0, convolved(out_channels=3, groups=2)),
+        lambda c, t, m: c["steps"].insert(0, convolved(padding=[2000, 2000])),
+        lambda c, t, m: t.update({"preprocessing/mean": torch.full((1, 3, 4), torch.nan)}),
+        lambda c, t, m: t.update({"preprocessing/mean": torch.zeros(1, 3, 4).double()}),
         lambda c, t, m: m.update(format="another"),
         lambda c, t, m: m.update(content="[" * 100_000),
         lambda c, t, m: m.update(content="{"),
@@ -257,7 +282,7 @@ def test_large_preprocessing_lies_beside_and_belongs_to_its_model(tmp_path):
     files[1].rename(tmp_path / "elsewhere")
     alone = load(path)
     assert alone(expected).shape == (2, 10)
-    with pytest.raises(UserError, match="in a file of its own, which is not beside it"):
+    with pytest.raises(UserError, match="in a file of its own that is not beside it"):
         alone.prepare(pixels)
     whiten["mean"] += 1
     PackedModel.of(network, sides, TEN, Preprocessing("whitened", 55.0, whiten)).write(
@@ -280,6 +305,70 @@ def test_the_fastest_storage_is_one_of_them(small):
         load(small, "float16")
 
 
+def test_equal_models_make_equal_files_and_a_loaded_one_needs_its_file_no_more(small, tmp_path):
+    model = PackedModel.read(small)
+    model.write(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == small.read_bytes()
+    network, images = load(small), torch.randn(2, 1, 3, 4)
+    before = network(images)
+    small.write_bytes(b"")
+    assert torch.equal(network(images), before)
+    assert torch.equal(network.preprocessing.tensors["mean"], model.preprocessing.tensors["mean"])
+
+
+def test_a_packed_model_is_not_changed_by_training_on(tmp_path):
+    network = nn.Sequential(nn.Flatten(), BinaryLinear(4, 3), nn.Linear(3, 2))
+    model = PackedModel.of(network, (1, 2, 2), ["a", "b"])
+    before = {name: tensor.clone() for name, tensor in model.tensors.items()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.neg_()
+    assert all(torch.equal(model.tensors[name], tensor) for name, tensor in before.items())
+
+
+def test_a_layer_that_is_used_twice_is_stored_once(tmp_path):
+    layer, shared = BinaryLinear(4, 4), nn.Linear(4, 4)
+    tied = nn.Linear(4, 4)
+    tied.weight = shared.weight
+    network = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, shared, tied).eval()
+    model = PackedModel.of(network, (1, 2, 2), list("abcd"))
+    model.write(tmp_path / "m.safetensors")
+    images = torch.randn(3, 1, 2, 2)
+    expected = scores_with_signs(network, images)
+    torch.testing.assert_close(load(tmp_path / "m.safetensors")(images), expected)
+    assert model.float_bytes == 4 * 3 * (16 + 4)
+
+
+def test_a_forked_process_can_compute_on_the_bits_too():
+    code = (
+        "import os, torch\n"
+        "from bclightning.functional.bit_product import bit_linear\n"
+        "from bclightning.functional.compiling import threads_for\n"
+        "bits, inputs = torch.ones(512, 4096, dtype=torch.uint8), torch.ones(1, 4096)\n"
+        "torch.set_num_threads(2)\n"
+        "before = bit_linear(inputs, bits)\n"
+        "assert threads_for(bits.numel()) == 2\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(7 if torch.equal(bit_linear(inputs, bits), before) else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "7", done.stderr
+
+
+def test_where_nothing_can_be_written_code_is_compiled_anew():
+    """Without a folder for compiled code, as in a container whose disk is read-only."""
+    code = (
+        "import numba.core.caching as c\n"
+        "for locator in c.CacheImpl._locator_classes: locator.from_function = lambda *_: None\n"
+        "import torch\n"
+        "from bclightning.functional.bit_product import bit_linear\n"
+        "print(bit_linear(torch.ones(1, 8), torch.full((1, 1), 255, dtype=torch.uint8)).item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "8.0", done.stderr
+
+
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
@@ -287,6 +376,12 @@ class Residual(nn.Module):
 
     def forward(self, x):
         return x + self.linear(x)
+
+
+def hooked() -> nn.Module:
+    layer = BinaryLinear(4, 2)
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return nn.Sequential(layer)
 
 
 class Branches(nn.Module):
@@ -303,6 +398,8 @@ class Branches(nn.Module):
         (MLP(4, [3], 2, "none"), "there are no binary weights to pack"),
         (nn.Sequential(BinaryLinear(5, 2)), "does not fit what comes before it"),
         (nn.Sequential(nn.Flatten(), BinaryLinear(4, 3)), "are not 2 classes"),
+        (hooked(), "0 has hooks or parametrizations"),
+        (nn.Sequential(weight_norm(nn.Linear(4, 2))), "0 has hooks or parametrizations"),
     ],
 )
 def test_what_cannot_be_packed_says_why(network, sentence):

@@ -95,6 +95,15 @@ def test_frozen_layers_need_no_gradient_of_weights():
     assert second.train == Operations(16, 16)
 
 
+def test_a_normalization_without_parameters_works_too_and_every_mode_is_as_it_was():
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, affine=False)).bfloat16()
+    network[1].eval()
+    costs = layer_costs(network, (4,))
+    assert [cost.test for cost in costs] == [Operations(12, 12), Operations(3, 3)]
+    assert costs[1].bits == 0
+    assert [module.training for module in network.modules()] == [True, True, False]
+
+
 def test_energy_is_the_sum_of_its_parts():
     estimate = energy(Operations(10, 100), 6400)
     assert estimate.arithmetic == pytest.approx(10 * 3.7e-12 + 100 * 0.9e-12)
