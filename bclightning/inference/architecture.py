@@ -237,6 +237,8 @@ def _step_of_call(node: fx.Node) -> Step | None:
         1,
     ):
         return Step("flatten")
+    if node.target == "contiguous":
+        return _NOTHING
     if node.target in ("relu", torch.relu, functional.relu):
         return Step("relu")
     return None
