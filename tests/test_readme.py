@@ -13,6 +13,8 @@ from PIL import Image
 
 import bclightning
 from bclightning.cli import main
+from bclightning.experiments.compare.comparison import compare
+from bclightning.experiments.compare.sources import gather
 from bclightning.experiments.record import RunRecord
 from bclightning.functional.preprocessing import Preprocessing
 from bclightning.inference import PackedModel
@@ -61,7 +63,7 @@ def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow
 @pytest.mark.parametrize("method", ["none", "stochastic"])
 def test_its_settings_are_accepted(folder, capsys, command, method):
     (folder / "mine.yaml").write_text("trainer: {max_epochs: 2}\n")
-    words = shlex.split(command.replace("METHOD", method))[1:]
+    words = [*shlex.split(command)[1:], f"--model.network.regularizer={method}"]
     with pytest.raises(SystemExit) as stopped:
         main([*words, *([] if "--print_config" in words else ["--print_config"])])
     assert stopped.value.code == 0
@@ -143,21 +145,20 @@ def test_every_public_name_is_there():
 
 
 def test_its_figures_are_those_of_the_records():
-    """Every figure of ours in the table is in a committed record."""
-    folder = ROOT / "results" / "mnist" / "ten-epochs"
-    records = [RunRecord.read(path) for path in folder.glob("*/run.json")]
-    assert {record.method for record in records} == {
+    """Every figure of ours in the table is made again from committed records."""
+    (comparison,) = compare([run.record for run in gather([str(ROOT / "results" / "mnist")])])
+    assert [row.label for row in comparison.rows] == [
         "none",
         "dropout",
         "deterministic",
         "stochastic",
-    }
-    for record in records:
-        errors = {(e["weights"], e["batch_norm"]): f"{e['error']:.2f}" for e in record.test}
-        (row,) = [line for line in README.splitlines() if line.startswith(f"| {record.method} ")]
-        cells = [part.strip() for part in row.strip("| ").split("|")]
-        real, real_again, binary, binary_again = cells[1:5]
-        assert real == errors["real", "as trained"]
-        assert real_again == errors["real", "re-estimated"]
-        assert binary == errors.get(("binary", "as trained"), "-")
-        assert binary_again == errors.get(("binary", "re-estimated"), "-")
+    ]
+    for row in comparison.rows:
+        (line,) = [line for line in README.splitlines() if line.startswith(f"| {row.label} |")]
+        _, ours, weights, one_bit, paper = (cell.strip() for cell in line.strip("| ").split("|"))
+        assert ours == str(row.test)
+        assert row.chosen.startswith(weights)
+        assert one_bit == ("-" if row.one_bit is None else str(row.one_bit))
+        assert paper == row.paper
+        assert {run.epochs for run in row.runs} == {100}
+        assert row.test.n == 3
