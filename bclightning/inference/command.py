@@ -17,8 +17,9 @@ from bclightning.inference.pictures import read_pictures
 from bclightning.inference.runtime import PackedNetwork
 from bclightning.storage import checked_target, write_text
 
-# Of what is printed; a file holds all scores.
+# Of what is printed; a file holds all.
 SHOWN_CLASSES = 3
+SHOWN_PICTURES = 50
 
 BATCH = 256
 
@@ -80,13 +81,15 @@ def _print(names: Sequence[str], scores: torch.Tensor, classes: Sequence[str]) -
     table.add_column("class")
     table.add_column("score", justify="right")
     table.add_column("next", overflow="fold")
-    for name, row in zip(names, scores, strict=True):
+    for name, row in zip(names[:SHOWN_PICTURES], scores, strict=False):
         order = row.argsort(descending=True)[:SHOWN_CLASSES].tolist()
         first, *others = [(classes[index], f"{row[index]:.2f}") for index in order]
         beside = ", ".join(" ".join(other) for other in others)
         # As they are: brackets in a name are no markup.
         table.add_row(*map(Text, (name, *first, beside)))
     Console().print(table)
+    if len(names) > SHOWN_PICTURES:
+        print(f"... and {len(names) - SHOWN_PICTURES} more pictures; --output FILE takes them all")
 
 
 def _as_csv(names: Sequence[str], scores: torch.Tensor, classes: Sequence[str]) -> str:

@@ -172,6 +172,19 @@ def test_preprocessing_that_is_not_the_data_s_is_noticed(runs, refused, monkeypa
     assert "nothing was written" in refused("export", "deterministic")
 
 
+def test_of_many_pictures_the_first_are_printed_and_all_are_written(runs, capsys):
+    main(["export", "deterministic"])
+    np.save("many.npy", np.zeros((70, 1, 8, 8)))
+    capsys.readouterr()
+    words = ["--images", "many.npy", "--output", "o.csv"]
+    main(["predict", "deterministic.safetensors", *words])
+    said = capsys.readouterr().out
+    assert "many.npy[49]" in said
+    assert "many.npy[50]" not in said
+    assert "... and 20 more pictures; --output FILE takes them all" in said
+    assert len((runs / "o.csv").read_text().splitlines()) == 71
+
+
 def test_onnx_is_checked_on_the_test_set_and_is_small(runs, capsys):
     main(["export", "stochastic", "--format", "onnx"])
     assert "% as written" in capsys.readouterr().out
