@@ -6,7 +6,7 @@ import os
 import pytest
 
 from bclightning.errors import UserError
-from bclightning.storage import replacing, write_text
+from bclightning.storage import checked_target, replacing, write_text
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
@@ -39,9 +39,25 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch, nu
     assert os.listdir(tmp_path) == ["record"]
 
 
-def test_other_errors_are_not_called_a_full_disk(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_other_errors_are_not_called_a_full_disk(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="record cannot be written: No such file or directory"):
         write_text(tmp_path / "nowhere" / "record", "new")
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_text(tmp_path / "record", "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_to_be_written_is_no_folder_and_has_one(tmp_path):
+    assert checked_target(tmp_path / "new") == tmp_path / "new"
+    with pytest.raises(UserError, match="is a folder; give the name of a file"):
+        checked_target(tmp_path)
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere for new"):
+        checked_target(tmp_path / "nowhere" / "new")
 
 
 def test_a_reader_sees_the_old_content_until_the_new_one_is_whole(tmp_path):
