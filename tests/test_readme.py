@@ -79,7 +79,8 @@ ELSEWHERE = re.compile(
 def test_its_sweep_runs_and_is_compared_and_kept(folder, capfd):
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
     commands = [c for c in COMMANDS if re.match("bcl (sweep|compare)", c)]
-    commands = [c for c in commands if not ELSEWHERE.search(c)]
+    # That of MNIST takes hours; its page says what came of it.
+    commands = [c for c in commands if not ELSEWHERE.search(c) and "sweeps/mnist" not in c]
     assert len(commands) == 6
     for command in commands:
         main(shlex.split(command)[1:])

@@ -1,7 +1,5 @@
 """`bcl validate`, `bcl test` and `bcl predict`: a trained network rebuilt from its own run."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,6 +24,7 @@ from bclightning.inference import (
     errors_by_method,
 )
 from bclightning.inference.methods import Batches
+from bclightning.inference.scores import scores_as_csv
 from bclightning.nn import binary_layers, reestimate_batch_norm_
 from bclightning.storage import checked_target, write_text
 from bclightning.training import Classifier
@@ -168,14 +167,8 @@ def predict(arguments: Sequence[str]) -> Path:
         reestimate_batch_norm_(model, (images for images, _ in batches))
     predictions = trainer.predict(model, datamodule=datamodule) or []
     scores = torch.cat([scores for scores in predictions if isinstance(scores, torch.Tensor)])
-    names = getattr(datamodule, "class_names", None) or range(scores.shape[1])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", *(f"score {name}" for name in names)])
-    for index, row in enumerate(scores.tolist()):
-        best = max(range(len(row)), key=row.__getitem__)
-        writer.writerow([index, names[best], *(f"{score:.6g}" for score in row)])
-    write_text(path, text.getvalue())
+    classes = getattr(datamodule, "class_names", None) or [str(i) for i in range(scores.shape[1])]
+    write_text(path, scores_as_csv(range(len(scores)), scores, classes))
     Console().print(
         f"{name}: {len(scores)} predictions with {weights} weights and batch-norm statistics "
         f"{statistics}, in {path}",

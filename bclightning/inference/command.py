@@ -1,7 +1,5 @@
 """`bcl predict MODEL --images ...`: classify pictures with a packed model, and nothing else."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from bclightning.errors import UserError
 from bclightning.inference.packed import PackedModel
 from bclightning.inference.pictures import read_pictures
 from bclightning.inference.runtime import PackedNetwork
+from bclightning.inference.scores import scores_as_csv
 from bclightning.storage import checked_target, write_text
 
 # Of what is printed; a file holds all.
@@ -71,7 +70,7 @@ def classify(arguments: Sequence[str]) -> None:
         ]
     )
     if output is not None:
-        write_text(output, _as_csv(names, scores, network.class_names))
+        write_text(output, scores_as_csv(names, scores, network.class_names))
     _print(names, scores, network.class_names)
 
 
@@ -90,13 +89,3 @@ def _print(names: Sequence[str], scores: torch.Tensor, classes: Sequence[str]) -
     Console().print(table)
     if len(names) > SHOWN_PICTURES:
         print(f"... and {len(names) - SHOWN_PICTURES} more pictures; --output FILE takes them all")
-
-
-def _as_csv(names: Sequence[str], scores: torch.Tensor, classes: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", *(f"score {name}" for name in classes)])
-    for name, row in zip(names, scores.tolist(), strict=True):
-        best = max(range(len(row)), key=row.__getitem__)
-        writer.writerow([name, classes[best], *(f"{score:.6g}" for score in row)])
-    return text.getvalue()

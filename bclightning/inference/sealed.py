@@ -7,6 +7,7 @@ before the digest has been checked. Equal tensors and metadata make equal files.
 
 import hashlib
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -96,9 +97,9 @@ def _checked(path: Path) -> bytes | None:
         if len(beginning) < 8:
             return None
         (length,) = struct.unpack("<Q", beginning)
-        if length > _LONGEST_HEADER:
+        # A damaged length must not ask for more memory than the file is worth.
+        if length > min(os.fstat(file.fileno()).st_size - 8, _LONGEST_HEADER):
             return None
-        # Whatever is no sealed file is left before much of it is read.
         place = _SEAL.search(file.read(length))
         if place is None:
             return None
