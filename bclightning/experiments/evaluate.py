@@ -1,6 +1,7 @@
 """`bcl validate`, `bcl test` and `bcl predict`: a trained network rebuilt from its own run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +11,11 @@ from rich.console import Console
 
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
-from bclightning.experiments.job import Job
+from bclightning.experiments.job import SETTINGS
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import method_table
 from bclightning.experiments.settings import PLACES
-from bclightning.experiments.wandb_settings import WandbSettings
 from bclightning.inference import (
     EvalWeights,
     MethodError,
@@ -39,6 +39,27 @@ SHOWN = {
     "checkpoint are used.",
     "--ckpt_path": "Another checkpoint; needed with --config and without --run.",
 }
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A trained network as a command line names it, and what it takes to evaluate it.
+
+    Attributes:
+        model: The network, with its weights.
+        datamodule: Its data, prepared.
+        trainer: A trainer, which says device and precision.
+        name: The run, or the checkpoint, as it was named.
+        folder: Of the run; ``None`` where a checkpoint alone was named.
+        as_recorded: Whether no option makes it something else than the run's record describes.
+    """
+
+    model: Classifier
+    datamodule: LightningDataModule
+    trainer: Trainer
+    name: str
+    folder: RunFolder | None
+    as_recorded: bool
 
 
 def statistics_batches(datamodule: LightningDataModule) -> Batches:
@@ -105,7 +126,7 @@ def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> 
     wanted, rest = take_option(arguments, "--eval-weights")
     size, rest = take_option(rest, "--ensemble-size")
     kinds = _kinds(wanted, size)
-    model, datamodule, trainer, name = rebuilt(
+    given = rebuilt(
         rest,
         command,
         {
@@ -114,28 +135,17 @@ def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> 
             f"{ENSEMBLE_SIZE} when left out.",
         },
     )
+    model, name = given.model, given.name
     if kinds and kinds != ["real"] and not binary_layers(model):
         raise UserError(f"{name} has no binary weights; --eval-weights real is what it has")
-    errors = evaluate_methods(model, datamodule, trainer, command, kinds, int(size or 0))
-    run, others = take_option(arguments, "--run")
-    if command == "test" and run is not None and as_recorded(others):
-        _remember(RunFolder.find(run), errors)
+    errors = evaluate_methods(
+        model, given.datamodule, given.trainer, command, kinds, int(size or 0)
+    )
+    if command == "test" and given.folder is not None and given.as_recorded:
+        _remember(given.folder, errors)
     split = "test" if command == "test" else "validation"
     Console().print(method_table(f"{name}: {split} error", errors, chosen_method(model)))
     return errors
-
-
-def as_recorded(options: Sequence[str]) -> bool:
-    """Whether a command line beside ``--run RUN`` leaves the run as its record describes it.
-
-    Example:
-        >>> as_recorded(["--data.root", "elsewhere", "--eval-weights", "real"])
-        True
-        >>> as_recorded(["--ckpt_path=last.ckpt"])
-        False
-    """
-    known = (*PLACES, "--eval-weights", "--ensemble-size")
-    return all(word.startswith(known) for word in options if word.startswith("--"))
 
 
 def _remember(folder: RunFolder, errors: Sequence[MethodError]) -> None:
@@ -156,21 +166,22 @@ def _remember(folder: RunFolder, errors: Sequence[MethodError]) -> None:
 def predict(arguments: Sequence[str]) -> Path:
     """Run `bcl predict`: write the class and the scores of each test image to a CSV file."""
     output, rest = take_option(arguments, "--output")
-    model, datamodule, trainer, name = rebuilt(
+    given = rebuilt(
         rest, "predict", {"--output": "The CSV file to write; predictions.csv when left out."}
     )
+    model, datamodule = given.model, given.datamodule
     path = checked_target(output or "predictions.csv")
     weights, statistics = chosen_method(model)
     if statistics == "re-estimated":
         datamodule.setup("fit")
         batches = statistics_batches(datamodule)
         reestimate_batch_norm_(model, (images for images, _ in batches))
-    predictions = trainer.predict(model, datamodule=datamodule) or []
+    predictions = given.trainer.predict(model, datamodule=datamodule) or []
     scores = torch.cat([scores for scores in predictions if isinstance(scores, torch.Tensor)])
     classes = getattr(datamodule, "class_names", None) or [str(i) for i in range(scores.shape[1])]
     write_text(path, scores_as_csv(range(len(scores)), scores, classes))
     Console().print(
-        f"{name}: {len(scores)} predictions with {weights} weights and batch-norm statistics "
+        f"{given.name}: {len(scores)} predictions with {weights} weights and batch-norm statistics "
         f"{statistics}, in {path}",
         highlight=False,
         soft_wrap=True,
@@ -189,9 +200,7 @@ def _kinds(wanted: str | None, size: str | None) -> list[EvalWeights]:
     raise UserError(f"--eval-weights is binary, real or ensemble, and not {wanted!r}")
 
 
-def rebuilt(
-    arguments: Sequence[str], command: str, shown: dict[str, str] | None = None
-) -> tuple[Classifier, LightningDataModule, Trainer, str]:
+def rebuilt(arguments: Sequence[str], command: str, shown: dict[str, str] | None = None) -> Rebuilt:
     """Rebuild a trained network, its data and a trainer from a command line that names a run.
 
     Args:
@@ -199,15 +208,16 @@ def rebuilt(
         command: The command.
         shown: More options, which the caller has taken out already, with their help.
 
-    Returns:
-        The network with its weights, its data, prepared, a trainer, and the run's name.
-
     Raises:
         UserError: There is no such run, or what is asked for does not fit it.
     """
     run, rest = take_option(arguments, "--run")
     checkpoint, rest = take_option(rest, "--ckpt_path")
     helping = {"-h", "--help"} & set(rest)
+    folder = None
+    recorded = checkpoint is None and all(
+        word.startswith(PLACES) for word in rest if word.startswith("--")
+    )
     if run is not None:
         folder = RunFolder.find(run)
         rest = ["--config", str(folder.config), *rest]
@@ -222,11 +232,11 @@ def rebuilt(
         rest,
         prog=f"bcl {command}",
         description="Evaluate a trained network.",
-        settings={"wandb": WandbSettings, "job": Job},
+        settings=SETTINGS,
         shown={**SHOWN, **(shown or {})},
     )
     model, datamodule = cli.build_modules()
     trainer = cli.build_trainer()
     load_weights(model, str(checkpoint))
     datamodule.prepare_data()
-    return model, datamodule, trainer, run or str(checkpoint)
+    return Rebuilt(model, datamodule, trainer, run or str(checkpoint), folder, recorded)

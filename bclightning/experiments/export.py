@@ -14,8 +14,7 @@ from torch import Tensor
 from bclightning import __version__
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
-from bclightning.experiments.evaluate import as_recorded, rebuilt, statistics_batches
-from bclightning.experiments.folder import RunFolder
+from bclightning.experiments.evaluate import rebuilt, statistics_batches
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.units import megabytes
 from bclightning.inference import BatchNorm, PackedModel, PackedNetwork, chosen_method, error_rate
@@ -97,14 +96,14 @@ def export(arguments: Sequence[str]) -> Path:
         if take_option(rest, "--run")[0] is not None:
             raise UserError(f"name one run: {rest[0]}, or that of --run")
         rest = ["--run", *rest]
-    run, others = take_option(rest, "--run")
-    network, datamodule, _, name = rebuilt(rest, "export", OPTIONS)
+    given = rebuilt(rest, "export", OPTIONS)
+    network, datamodule = given.model, given.datamodule
     if not isinstance(datamodule, ImageDataModule):
         raise UserError("bcl export needs one of the package's image data sets, to say what images")
     record = None
-    if run is not None and as_recorded(others):
-        record = RunRecord.read(RunFolder.find(run).record)
-    title = Path(name).stem if run is None else RunFolder.find(run).run_id
+    if given.folder is not None and given.as_recorded:
+        record = RunRecord.read(given.folder.record)
+    title = Path(given.name).stem if given.folder is None else given.folder.run_id
     ending = "onnx" if wanted.onnx else "safetensors"
     output = checked_target(wanted.output or f"{title}.{ending}")
     statistics = wanted.batch_norm or chosen_method(network)[1]

@@ -17,7 +17,7 @@ from bclightning.errors import UserError
 from bclightning.experiments.evaluate import evaluate_methods, load_weights
 from bclightning.experiments.folder import RunFolder, checked_name
 from bclightning.experiments.interrupt import Interrupted, interruptible
-from bclightning.experiments.job import Job, LoadedData
+from bclightning.experiments.job import SETTINGS, Job, LoadedData
 from bclightning.experiments.portrait import write_portrait
 from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
@@ -25,7 +25,7 @@ from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import print_report
 from bclightning.experiments.settings import PLACES, settings_of
 from bclightning.experiments.tracking import TrackingLogger, how_to_look, start_tracking
-from bclightning.experiments.wandb_settings import WandbSettings, decide_mode
+from bclightning.experiments.wandb_settings import decide_mode
 from bclightning.inference import chosen_method
 from bclightning.nn import binary_layers, model_size
 from bclightning.training import Classifier, FirstEpochs, WeightStatistics
@@ -40,8 +40,6 @@ from bclightning.training.seeding import SeedEachEpoch
 FOLDER_VARIABLE = "BCL_RUN_FOLDER"
 
 SHOWN = {"--resume": "Go on with a stopped run: its folder, or its id below results/runs."}
-
-SETTINGS = {"wandb": WandbSettings, "job": Job}
 
 DESCRIPTION = (
     "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "

@@ -5,6 +5,7 @@ from typing import Any
 
 from bclightning.data import ImageDataModule
 from bclightning.experiments.record import Stage
+from bclightning.experiments.wandb_settings import WandbSettings
 
 
 @dataclass
@@ -22,6 +23,10 @@ class Job:
     arm: str | None = None
     trial: int | None = None
     token: str | None = None
+
+
+# The groups of options of a run that are not Lightning's, for the command line.
+SETTINGS = {"wandb": WandbSettings, "job": Job}
 
 
 class LoadedData:

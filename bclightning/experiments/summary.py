@@ -10,10 +10,9 @@ from rich.table import Table
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
-from bclightning.experiments.job import Job
+from bclightning.experiments.job import SETTINGS
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.units import joules, megabytes, short
-from bclightning.experiments.wandb_settings import WandbSettings
 from bclightning.nn.energy import energy
 from bclightning.nn.operations import LayerCost, Operations, layer_costs
 from bclightning.training.cli import RunCLI, recipe_names
@@ -37,7 +36,7 @@ def summary(arguments: Sequence[str]) -> None:
         words,
         prog="bcl summary RUN|CONFIG",
         description="Parameters, bits, operations and energy of a network, by layer.",
-        settings={"wandb": WandbSettings, "job": Job},
+        settings=SETTINGS,
     )
     model, datamodule = cli.build_modules()
     if not isinstance(datamodule, ImageDataModule):
@@ -112,11 +111,11 @@ def _total(costs: Sequence[LayerCost], which: str) -> Operations:
 
 def _beside_its_twin(costs: Sequence[LayerCost]) -> Table:
     bits = sum(cost.bits for cost in costs)
-    float_bits = 32 * sum(cost.parameters for cost in costs)
+    parameters = sum(cost.parameters for cost in costs)
+    float_bits = 32 * parameters
     test, train = _total(costs, "test"), _total(costs, "train")
     float_test, float_train = _total(costs, "float_test"), _total(costs, "float_train")
     ours, twin = energy(test, bits), energy(float_test, float_bits)
-    parameters = float_bits // 32
     rows: list[tuple[str, float, float, str, str]] = [
         ("parameters", parameters, parameters, f"{parameters:,}", f"{parameters:,}"),
         ("size", float_bits, bits, megabytes(float_bits // 8), megabytes(-(-bits // 8))),

@@ -1,4 +1,4 @@
-"""Test time: which weights a trained network is used with, and what errors they give."""
+"""Test time: with which weights, with what errors, and as a file of one bit a weight."""
 
 from bclightning.inference.methods import (
     BatchNorm,

@@ -115,7 +115,7 @@ def scores_of(network: nn.Module, batches: Batches) -> Tensor:
     Raises:
         ValueError: There are no images.
     """
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    device = _device_of(network)
     with in_evaluation_mode(network):
         parts = [network(images.to(device)).float().cpu() for images, _ in batches]
     if not parts:
@@ -158,7 +158,7 @@ def ensemble_errors(
         raise ValueError(f"an ensemble has at least one network, and {size} are asked for")
     if not binary_layers(network):
         raise ValueError("an ensemble is drawn from binary weights, and this network has none")
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    device = _device_of(network)
     labels = torch.cat([labels for _, labels in batches])
     sums: dict[BatchNorm, Tensor] = {}
     for member in range(size):
@@ -173,6 +173,10 @@ def ensemble_errors(
         MethodError("ensemble", which, _percent(total.argmax(1) != labels), size)
         for which, total in sums.items()
     ]
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
 
 
 def _percent(wrong: Tensor) -> float:
@@ -195,7 +199,7 @@ def error_rate(network: nn.Module, batches: Batches) -> float:
         >>> error_rate(nn.Identity(), [batch])
         50.0
     """
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    device = _device_of(network)
     wrong = images_seen = 0
     with in_evaluation_mode(network):
         for images, labels in batches:
@@ -233,7 +237,7 @@ def errors_by_method(
         >>> [(e.weights, e.batch_norm) for e in errors_by_method(network, [batch], [batch])][:2]
         [('binary', 'as trained'), ('binary', 're-estimated')]
     """
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    device = _device_of(network)
     results = []
     for weights in kinds or (("binary", "real") if binary_layers(network) else ("real",)):
         if weights == "ensemble":

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from bclightning.errors import UserError
 from bclightning.functional.preprocessing import Preprocessing
 from bclightning.inference import PackedModel, PackedNetwork, load
+from bclightning.inference.architecture import Step
 from bclightning.inference.runtime import fastest
 from bclightning.inference.sealed import DamagedFileError, write_sealed
 from bclightning.models import MLP, ConvNet
@@ -305,6 +306,24 @@ def test_the_fastest_storage_is_one_of_them(small):
         load(small, "float16")
 
 
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (pooled(kernel_size=[2, 2], padding=[1, 2]), "padded by more than half of its window"),
+        (convolved(padding=[2000, 0]), "padded by more than half of its window"),
+        (convolved(in_channels=2, out_channels=3, groups=2), "do not divide its channels"),
+        (convolved(in_channels=3, out_channels=2, groups=2), "do not divide its channels"),
+        (convolved(stride=[0, 1]), "whose stride is no size"),
+        (convolved(stride=1), "whose stride is not as it should be"),
+    ],
+)
+def test_a_step_that_cannot_be_is_refused_for_what_is_wrong_with_it(step, sentence):
+    assert Step.parse(pooled(kernel_size=[2, 2], padding=[1, 1])).kind == "max_pool2d"
+    assert Step.parse(convolved(in_channels=2, out_channels=2, groups=2)).binary
+    with pytest.raises(ValueError, match=sentence):
+        Step.parse(step)
+
+
 def test_equal_models_make_equal_files_and_a_loaded_one_needs_its_file_no_more(small, tmp_path):
     model = PackedModel.read(small)
     model.write(tmp_path / "again.safetensors")
@@ -339,6 +358,13 @@ def test_a_layer_that_is_used_twice_is_stored_once(tmp_path):
     assert model.float_bytes == 4 * 3 * (16 + 4)
 
 
+def printed_by(code: str) -> list[str]:
+    """The lines that a fresh process prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_a_forked_process_can_compute_on_the_bits_too():
     code = (
         "import os, torch\n"
@@ -352,8 +378,7 @@ def test_a_forked_process_can_compute_on_the_bits_too():
         "if not child: os._exit(7 if torch.equal(bit_linear(inputs, bits), before) else 1)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "7", done.stderr
+    assert printed_by(code) == ["7"]
 
 
 def test_where_nothing_can_be_written_code_is_compiled_anew():
@@ -365,8 +390,7 @@ def test_where_nothing_can_be_written_code_is_compiled_anew():
         "from bclightning.functional.bit_product import bit_linear\n"
         "print(bit_linear(torch.ones(1, 8), torch.full((1, 1), 255, dtype=torch.uint8)).item())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "8.0", done.stderr
+    assert printed_by(code) == ["8.0"]
 
 
 class Residual(nn.Module):
@@ -422,10 +446,7 @@ def test_running_a_packed_model_imports_neither_lightning_nor_wandb(small):
         "print([m for m in sys.modules if m.split('.')[0] in "
         "('lightning', 'wandb', 'torchmetrics', 'jsonargparse', 'optuna')])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=small.parent
-    )
-    assert done.stdout.splitlines() == ["torch.Size([1, 2])", "[]"]
+    assert printed_by(code) == ["torch.Size([1, 2])", "[]"]
 
 
 def test_a_module_of_the_file_can_be_saved_and_moved_as_any_other(small):

@@ -84,6 +84,14 @@ def test_what_is_no_picture_is_refused(tmp_path, name, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "PPM"])
+def test_no_other_format_is_opened_whatever_the_file_is_called(tmp_path, form):
+    """Pillow reads these by itself; others, such as EPS, it has read by another program."""
+    Image.fromarray(GREY).save(tmp_path / "a.png", format=form)
+    with pytest.raises(UserError, match="holds no picture: cannot identify"):
+        read_pictures(tmp_path / "a.png", (1, 3, 4), 255)
+
+
 def test_a_cut_picture_and_none_at_all_are_refused(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)).save(path)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bclightning.errors import UserError
-from bclightning.experiments.fit import SETTINGS
+from bclightning.experiments.job import SETTINGS
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.sweep.definition import Definition, as_arguments
 from bclightning.training.cli import RunCLI
