@@ -16,7 +16,7 @@ from bclightning.errors import UserError
 from bclightning.experiments.fit import fit
 from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.record import RunRecord
-from bclightning.training.metrics import EPOCH, MetricsTable
+from bclightning.training.metrics import EPOCH, MetricsTable, shortest
 
 # Where rounding differs, the curves of a run part like those of two seeds: on MNIST by up to an
 # eighth in validation error, and less in the loss, in the first epochs.
@@ -126,8 +126,13 @@ def compare_curves(
         Difference(int(row[EPOCH]), metric, value, new.get(row[EPOCH], {}).get(metric))
         for row in recorded
         for metric, value in row.items()
-        if new.get(row[EPOCH], {}).get(metric) != value
+        if not _same(value, new.get(row[EPOCH], {}).get(metric))
     ]
+
+
+def _same(value: float, again: float | None) -> bool:
+    """Whether two metrics, which have single precision, are the same, however they are written."""
+    return again is not None and shortest(value) == shortest(again)
 
 
 def what_changed(record: RunRecord, now: RunRecord) -> list[str]:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from bclightning.errors import UserError
 from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, replacing
-from bclightning.training.metrics import MetricsTable
+from bclightning.training.metrics import MetricsTable, shortest
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -130,7 +130,10 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write metrics and checkpoints; Lightning calls this after all other callbacks."""
-        metrics = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+        metrics = {
+            key: shortest(value.item()) if value.dtype == torch.float32 else float(value)
+            for key, value in sorted(trainer.callback_metrics.items())
+        }
         epoch = trainer.current_epoch
         if self._validated:
             if self.monitor not in metrics:

@@ -4,15 +4,28 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
+
 from bclightning.storage import write_text
 
 EPOCH = "epoch"
 
 
+def shortest(value: float) -> float:
+    """The number of the fewest digits that is the same in single precision, as metrics are.
+
+    Example:
+        >>> shortest(2.1600000858306885)
+        2.16
+    """
+    return float(str(np.float32(value)))
+
+
 class MetricsTable:
     """Metrics by epoch in a CSV file that is replaced whole at each row.
 
-    Floats are written with all their digits, so that reading and writing again changes nothing.
+    Floats are written with all the digits they have, so that reading and writing again changes
+    nothing.
 
     Args:
         path: The CSV file; rows that are there already are read.

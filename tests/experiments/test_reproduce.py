@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bclightning.cli import main
@@ -70,6 +71,18 @@ def test_the_first_epochs_are_the_same_to_the_last_bit(recorded, capsys, epochs)
     assert "epoch 4" not in said.err
     assert {path: path.read_bytes() for path in before} == before
     assert not list(Path().glob("bcl-*"))
+
+
+def test_how_many_digits_a_record_writes_is_no_difference(recorded, capsys):
+    with (recorded / "metrics.csv").open() as file:
+        errors = [float(row["val/error"]) for row in csv.DictReader(file)]
+    # 300 images: thirds of a percent, which no binary fraction is.
+    wide = [float(np.float32(error)) for error in errors]
+    assert any(a != b for a, b in zip(errors, wide, strict=True))
+    for epoch, (error, same) in enumerate(zip(errors, wide, strict=True)):
+        change_metric("val/error", epoch, same / error)
+    main(["reproduce", str(recorded)])
+    assert "bit for bit the same" in capsys.readouterr().out
 
 
 def test_on_the_same_machine_any_difference_is_one(recorded, capsys):

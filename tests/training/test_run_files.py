@@ -14,7 +14,7 @@ from bclightning.errors import UserError
 from bclightning.nn import BinaryLinear
 from bclightning.storage import write_text
 from bclightning.training.checkpoint import RunCheckpoint
-from bclightning.training.metrics import MetricsTable
+from bclightning.training.metrics import MetricsTable, shortest
 from bclightning.training.progress import RunProgress
 from bclightning.training.statistics import WeightStatistics, feature_grid, saturation
 
@@ -34,6 +34,13 @@ def test_metrics_come_back_with_all_their_digits(tmp_path_factory, rows):
         before = path.read_bytes()
         again.append(len(rows) - 1, rows[-1])
         assert path.read_bytes() == before
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_the_shortest_form_is_the_same_single(value):
+    short = shortest(value)
+    assert np.float32(short) == np.float32(value)
+    assert len(str(short)) <= len(str(value))
 
 
 def test_rows_that_a_checkpoint_does_not_hold_are_cut(tmp_path):

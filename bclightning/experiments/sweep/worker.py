@@ -24,6 +24,7 @@ from bclightning.experiments.job import LoadedData
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.sweep.messages import Done, Epoch, Failed, Ready, Stopped, Task
 from bclightning.storage import DiskFullError
+from bclightning.training.metrics import shortest
 
 
 class EpochReports(Callback):
@@ -48,7 +49,7 @@ class EpochReports(Callback):
         """Report, and maybe wait."""
         if self._monitor not in trainer.callback_metrics:
             return
-        error = float(trainer.callback_metrics[self._monitor])
+        error = shortest(trainer.callback_metrics[self._monitor].item())
         try:
             self._connection.send(Epoch(trainer.current_epoch + 1, error))
             go_on = self._connection.recv() if self._wait else True
