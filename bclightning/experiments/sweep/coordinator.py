@@ -59,6 +59,7 @@ class _Worker:
         self.number = number
         self.ready = False
         self.ticket: Ticket | None = None
+        self.epoch = 0
 
     def reap(self, deadline: float) -> None:
         """Wait for its end, and enforce it."""
@@ -163,7 +164,7 @@ class Coordinator:
         ticket = self._studies.claim()
         if ticket is None:
             return
-        worker.ticket = ticket
+        worker.ticket, worker.epoch = ticket, 0
         folder = RunFolder(self._folder / ticket.run_id)
         arguments = ("--config", self._recipe, *ticket.arguments, *self._more)
         goes_on = folder.config.exists()
@@ -182,6 +183,7 @@ class Coordinator:
                 worker.ready = True
                 self._false_starts = 0
             case Epoch(number, error) if ticket is not None:
+                worker.epoch = number
                 self._view.epoch(ticket.run_id, number, error)
                 if self._prunes:
                     worker.connection.send(not self._studies.report(ticket, number, error))
@@ -213,7 +215,7 @@ class Coordinator:
         self._workers.remove(worker)
         worker.reap(time.monotonic() + 1.0)
         if worker.ticket is not None:
-            reason = self._studies.put_back(worker.ticket, died=True)
+            reason = self._studies.bury(worker.ticket, worker.epoch)
             what = f"failed: {reason}" if reason else "its worker died; it will go on"
             self._view.event(worker.ticket.run_id, what)
         if not worker.ready:

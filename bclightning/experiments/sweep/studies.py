@@ -38,7 +38,7 @@ Stage = Literal["tune", "final"]
 
 SEED = "seed_everything"
 
-# A trial whose worker dies this often is taken for the cause.
+# A trial whose worker dies this often without another epoch in between is taken for the cause.
 MOST_DEATHS = 8
 
 
@@ -178,24 +178,32 @@ class Studies:
             self._storage.set_trial_user_attr(ticket.trial_id, "reason", reason)
             self._storage.set_trial_state_values(ticket.trial_id, TrialState.FAIL)
 
-    def put_back(self, ticket: Ticket, died: bool = False) -> str | None:
-        """Let a claimed trial be claimed again.
+    def put_back(self, ticket: Ticket) -> None:
+        """Let a claimed trial be claimed again."""
+        with telling_of(self._url):
+            self._put_back(ticket.trial_id)
+
+    def bury(self, ticket: Ticket, epoch: int) -> str | None:
+        """Let a trial be claimed again whose worker died, unless it seems to die of the trial.
 
         Args:
             ticket: The trial.
-            died: Its worker died of it, maybe. When that has happened too often, it has failed.
+            epoch: The last epoch that the worker ended, counted from 1; 0 for none.
 
         Returns:
-            The reason, where the trial has failed instead.
+            The reason, where the trial has failed instead: workers died of it too often without
+            coming further. One that comes further will end, however often it is killed.
         """
         with telling_of(self._url):
-            if died:
-                deaths = self._attribute(ticket, "deaths", 0) + 1
-                self._storage.set_trial_user_attr(ticket.trial_id, "deaths", deaths)
-                if deaths >= MOST_DEATHS:
-                    reason = f"its worker died {deaths} times, for want of memory perhaps"
-                    self.fail(ticket, reason)
-                    return reason
+            there = self._storage.get_trial(ticket.trial_id).user_attrs.get("deaths", {})
+            furthest, count = there.get("epoch", 0), there.get("count", 0)
+            count = 1 if epoch > furthest else count + 1
+            deaths = {"epoch": max(epoch, furthest), "count": count}
+            self._storage.set_trial_user_attr(ticket.trial_id, "deaths", deaths)
+            if count >= MOST_DEATHS:
+                reason = f"its worker died {count} times in one epoch, for want of memory perhaps"
+                self.fail(ticket, reason)
+                return reason
             self._put_back(ticket.trial_id)
         return None
 
@@ -370,9 +378,6 @@ class Studies:
             place = len(study.get_trials(deepcopy=False))
             seed = self.definition.seed + 1 + place
             self._enqueue(study, {**(self.best(arm) or {}), SEED: seed})
-
-    def _attribute(self, ticket: Ticket, key: str, default: Any) -> Any:
-        return self._storage.get_trial(ticket.trial_id).user_attrs.get(key, default)
 
     def _own_file(self) -> filelock.BaseFileLock | None:
         if self._url.get_backend_name() != "sqlite":

@@ -86,16 +86,68 @@ def check(storage: str, log: Path) -> None:
     assert all(record["test"] == [] for record in records if record["stage"] == "tune")
 
 
+DEADLY = """
+import os
+import signal
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class Deadly(Callback):
+    def __init__(self, always: bool) -> None:
+        self.always = always
+
+    def on_train_epoch_start(self, trainer, module):
+        mark = Path(f"{trainer.default_root_dir}-{trainer.current_epoch}")
+        if not mark.exists() or (self.always and trainer.current_epoch == 2):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("always", [False, True])
+def test_a_trial_that_workers_die_of_fails_only_when_it_comes_no_further(folder, tiny, always):
+    """Ten deaths, one an epoch, are survived; eight in one epoch are one too many."""
+    (folder / "own.py").write_text(DEADLY)
+    recipe = yaml.safe_load(Path(tiny).read_text())
+    deadly = {"class_path": "own.Deadly", "init_args": {"always": always}}
+    recipe["trainer"] |= {"max_epochs": 10, "callbacks": [deadly]}
+    (folder / "deadly.yaml").write_text(yaml.safe_dump(recipe))
+    alone = {"methods": ["none"], "overrides": {}, "space": {}, "trials": 0, "final_seeds": 1}
+    sweep = {**definition(tiny), **alone, "recipe": "deadly.yaml"}
+    (folder / "kills.yaml").write_text(yaml.safe_dump(sweep))
+    log = folder / "log"
+    assert start(log, "--jobs", "1").wait(200) == always, log.read_text()
+    said = log.read_text()
+    (trial,) = states("sqlite:///results/runs/kills/storage.db")["kills-none-final"]
+    if always:
+        assert trial.state == TrialState.FAIL
+        # Once in each of the first two epochs, then in the third until given up.
+        assert said.count("its worker died; it will go on") == 2 + 7
+        assert "failed: its worker died 8 times in one epoch" in said
+    else:
+        assert trial.state == TrialState.COMPLETE
+        assert said.count("its worker died; it will go on") == 10
+
+
 @pytest.mark.slow
 def test_forty_trials_with_twenty_workers_and_five_coordinators_killed(folder, tiny):
     (folder / "kills.yaml").write_text(yaml.safe_dump(definition(tiny)))
     log = folder / "log"
     rng = random.Random(0)
+    began = time.monotonic()
     coordinator = start(log)
+    while not list(folder.rglob("metrics.csv")):
+        assert coordinator.poll() is None, log.read_text()
+        time.sleep(0.02)
+    # A machine's pace decides how often to kill: before, in and after a run's first epochs.
+    pace = time.monotonic() - began
     killed_workers = killed_coordinators = 0
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline and (killed_workers, killed_coordinators) != (20, 5):
-        time.sleep(rng.uniform(0.05, 0.4))
+        time.sleep(rng.uniform(0.01, 0.2) * pace)
         assert coordinator.poll() is None, log.read_text()
         at_work = workers(coordinator)
         if not at_work:
