@@ -25,6 +25,9 @@ PLACES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", "--wandb."
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what is trained, flat, without what is not given.
 
+    So an option that a later version adds is ``None`` by default, and records of before and after
+    are of the same setting where it is not used.
+
     Args:
         config: The resolved configuration.
 

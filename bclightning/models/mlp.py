@@ -19,6 +19,8 @@ class MLP(nn.Module):
         classes: Number of outputs.
         regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
         dropout: Probability to drop a hidden unit, when the regularizer is dropout.
+        input_dropout: Probability to drop a pixel, with any regularizer; none when left out. The
+            paper says no more than "50% Dropout"; Srivastava et al. (2014) drop 20 % of the pixels.
         batch_norm_momentum: Weight of the newest batch in the running averages.
         batch_norm_eps: Added to the variance.
 
@@ -38,6 +40,7 @@ class MLP(nn.Module):
         classes: int = 10,
         regularizer: Regularizer = "deterministic",
         dropout: float = 0.5,
+        input_dropout: float | None = None,
         batch_norm_momentum: float = 0.15,
         batch_norm_eps: float = 1e-4,
     ) -> None:
@@ -49,13 +52,14 @@ class MLP(nn.Module):
             )
         self.regularizer = regularizer
         blocks = Blocks(regularizer, dropout, batch_norm_momentum, batch_norm_eps)
+        rates = [input_dropout or 0.0, *[None] * len(hidden)]
         self.hidden = nn.Sequential(
             *(
-                blocks.dense(fan_in, fan_out, after_units=index > 0)
-                for index, (fan_in, fan_out) in enumerate(pairwise(widths))
+                blocks.dense(fan_in, fan_out, input_dropout=rate)
+                for (fan_in, fan_out), rate in zip(pairwise(widths), rates[:-1], strict=True)
             )
         )
-        self.output = blocks.dense(widths[-1], classes, after_units=bool(hidden), last=True)
+        self.output = blocks.dense(widths[-1], classes, input_dropout=rates[-1], last=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images of shape (batch, ...) to scores of shape (batch, classes)."""

@@ -44,20 +44,26 @@ class Blocks:
             raise ValueError(
                 f"regularizer is {', '.join(get_args(Regularizer))}, and not {regularizer!r}"
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"a dropout probability lies in [0, 1), and {dropout} does not")
         self.regularizer = regularizer
-        self.dropout = dropout
+        self.dropout = _probability(dropout)
         self.momentum = momentum
         self.eps = eps
 
     def dense(
-        self, in_features: int, out_features: int, *, after_units: bool = True, last: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        input_dropout: float | None = None,
+        last: bool = False,
     ) -> nn.Sequential:
-        """A dense block; `after_units` where its input may be dropped, `last` has no activation."""
+        """A dense block; `input_dropout` in place of the regularizer's, `last` without ReLU."""
         parts: OrderedDict[str, nn.Module] = OrderedDict()
-        if self.regularizer == "dropout" and after_units:
-            parts["dropout"] = nn.Dropout(self.dropout)
+        dropout = self.dropout if self.regularizer == "dropout" else 0.0
+        if input_dropout is not None:
+            dropout = _probability(input_dropout)
+        if dropout:
+            parts["dropout"] = nn.Dropout(dropout)
         parts["linear"] = self._linear(in_features, out_features)
         parts["norm"] = nn.BatchNorm1d(out_features, eps=self.eps, momentum=self.momentum)
         if not last:
@@ -99,3 +105,9 @@ class Blocks:
         layer = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         nn.init.xavier_uniform_(layer.weight)
         return layer
+
+
+def _probability(dropout: float) -> float:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"a dropout probability lies in [0, 1), and {dropout} does not")
+    return dropout

@@ -47,6 +47,17 @@ def test_the_arms_have_the_same_keys_and_differ_in_the_weights_alone(network):
     assert "Dropout" in kinds["dropout"]
 
 
+def test_pixels_and_hidden_units_have_dropout_rates_of_their_own():
+    def rates(network: nn.Module) -> list[float]:
+        return [m.p for m in network.modules() if isinstance(m, nn.Dropout)]
+
+    assert rates(MLP(6, [5, 4], 3, "dropout")) == [0.5, 0.5]
+    assert rates(MLP(6, [5, 4], 3, "dropout", input_dropout=0.2)) == [0.2, 0.5, 0.5]
+    assert rates(MLP(6, [], 3, "dropout", input_dropout=0.2)) == [0.2]
+    assert rates(MLP(6, [5], 3, "stochastic", input_dropout=0.2)) == [0.2]
+    assert rates(MLP(6, [5], 3, "stochastic", dropout=0.2)) == []
+
+
 def small(regularizer: str) -> ConvNet:
     return ConvNet(8, 2, [2, 3], 5, 4, regularizer=regularizer)
 
@@ -86,6 +97,7 @@ def test_width_scales_all_channels():
     [
         (lambda: MLP(hidden=[0]), "at least one unit"),
         (lambda: MLP(regularizer="binary"), "none, dropout, deterministic, stochastic"),
+        (lambda: MLP(regularizer="dropout", input_dropout=-0.1), "and -0.1 does not"),
         (lambda: MLP(dropout=1.0), r"lies in \[0, 1\), and 1.0 does not"),
         (lambda: ConvNet(width=0.0001), "raise the width factor"),
         (lambda: ConvNet(image_size=4), "cannot be halved 3 times"),
