@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -354,7 +355,8 @@ def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule)
     name = data_name(datamodule)
     config.experiment = checked_name(config.experiment or name, "--experiment")
     if config.run_id is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        # Runs that a script starts in the same second are told apart by two random bytes.
+        stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         config.run_id = f"{name}-{method_of(model)}-s{config.seed_everything}-{stamp}"
     run_id = checked_name(config.run_id, "--run_id")
     return RunFolder(Path(config.runs_dir) / config.experiment / run_id)

@@ -1,12 +1,14 @@
 """A run from its command line to its record."""
 
 import json
+from datetime import datetime
 
 import pytest
 import torch
 import yaml
 
 from bclightning.cli import main
+from bclightning.experiments import fit
 from bclightning.experiments.record import RunRecord
 from bclightning.inference import chosen_method
 from bclightning.training.metrics import MetricsTable
@@ -91,6 +93,20 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(folder, tiny)
         main(["fit", "--config", tiny, "--run_id", run_id, "--seed_everything", seed])
     tables = [(folder / f"results/runs/digits/{r}/metrics.csv").read_bytes() for r in "abc"]
     assert tables[0] == tables[1] != tables[2]
+
+
+def test_runs_that_begin_in_the_same_second_do_not_meet(folder, tiny, monkeypatch):
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(fit, "datetime", Stopped)
+    for _ in range(2):
+        main(["fit", "--config", tiny])
+    names = [run.name for run in (folder / "results/runs/digits").iterdir()]
+    assert len(names) == 2
+    assert {name[:-4] for name in names} == {"digits-stochastic-s0-20260102-030405-"}
 
 
 def test_statistics_of_the_weights_are_among_the_metrics(folder, tiny):
