@@ -37,6 +37,7 @@ from bclightning.data import MNIST
         (["fit", "TINY", "--data.batch_size", "0"], "batch_size must be at least 1, and is 0"),
         (["fit", "TINY", "--data.batch_size", "x"], "--data.batch_size: 'x' is not of type int"),
         (["fit", "TINY", "--data.batch_size", "5000"], "more than the 1197 training images"),
+        (["fit", "TINY", "--model.end_factor", "0"], "end_factor must be a positive number"),
         (["fit", "TINY", "--model.learning_rate", "-1"], "must be a positive number, and -1.0"),
         (["fit", "TINY", "--model.momentum", "1"], "momentum lies in [0, 1), and 1.0 does not"),
         (["fit", "TINY", "--trainer.max_epochs", "0"], "--trainer.max_epochs must be at least 1"),

@@ -40,12 +40,14 @@ class Classifier(LightningModule):
         learning_rate: Of the first epoch.
         final_learning_rate: After the last epoch; the rate decays exponentially each epoch. The
             same as `learning_rate` for a constant rate.
+        end_factor: The last rate as a fraction of the first, in place of `final_learning_rate`: for
+            searches over a range that no one last rate suits.
         scale_learning_rates: Whether binary weights have their learning rates scaled (section 2.5).
         momentum: Of ``nesterov``.
         loss: ``squared_hinge``, the paper's, or ``cross_entropy``.
 
     Raises:
-        ValueError: A rate is not positive or the momentum not in [0, 1).
+        ValueError: A rate or its factor is not positive or the momentum not in [0, 1).
         NonFiniteLossError: In training: the loss became NaN or infinite.
 
     Example:
@@ -64,6 +66,7 @@ class Classifier(LightningModule):
         optimizer: OptimizerName = "adam",
         learning_rate: float = 1e-3,
         final_learning_rate: float = 3e-6,
+        end_factor: float | None = None,
         scale_learning_rates: bool = True,
         momentum: float = 0.9,
         loss: Literal["squared_hinge", "cross_entropy"] = "squared_hinge",
@@ -72,15 +75,18 @@ class Classifier(LightningModule):
         for key, rate in (
             ("learning_rate", learning_rate),
             ("final_learning_rate", final_learning_rate),
+            ("end_factor", end_factor),
         ):
-            if not 0 < rate < float("inf"):
+            if rate is not None and not 0 < rate < float("inf"):
                 raise ValueError(f"{key} must be a positive number, and {rate} is not")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum lies in [0, 1), and {momentum} does not")
         self.network = network
         self.optimizer_name = optimizer
         self.learning_rate = learning_rate
-        self.final_learning_rate = final_learning_rate
+        self.final_learning_rate = (
+            final_learning_rate if end_factor is None else learning_rate * end_factor
+        )
         self.scale_learning_rates = scale_learning_rates
         self.momentum = momentum
         self.loss = loss

@@ -125,6 +125,13 @@ def test_statistics_of_the_weights_are_among_the_metrics(folder, tiny):
     assert rows[2]["learning_rate"] == pytest.approx(1e-2 * decay**2)
 
 
+def test_the_last_learning_rate_may_be_a_fraction_of_the_first(folder, tiny):
+    rates = ["--model.learning_rate", "0.5", "--model.end_factor", "0.01"]
+    main(["fit", "--config", tiny, "--run_id", "r", "--trainer.max_epochs", "2", *rates])
+    rows = MetricsTable(folder / "results/runs/digits/r/metrics.csv").rows
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.5, 0.05])
+
+
 def test_a_float_network_is_a_warm_start_for_a_binary_one(folder, tiny):
     real = ["--model.network.regularizer", "none", "--model.learning_rate", "0.01"]
     main(["fit", "--config", tiny, "--run_id", "real", *real])
