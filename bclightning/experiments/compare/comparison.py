@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from bclightning.errors import UserError
 from bclightning.experiments.compare.paper import paper_error
@@ -75,9 +76,9 @@ class Row:
         return summarize([run.best_epoch + 1 for run in self.runs if run.best_epoch is not None])
 
     @property
-    def seconds(self) -> Sample:
-        """Time in training and validation."""
-        return summarize([run.train_seconds for run in self.runs])
+    def seconds(self) -> float:
+        """Time in training and validation: the median, which one halted run does not change."""
+        return median(run.train_seconds for run in self.runs)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def curves(comparison: Comparison, folders: Folders) -> Figure:
     """
     figure, errors = _figure(7.0, 4.2)
     costs = errors.twinx()
+    means: list[list[float]] = []
     for row, colour in zip(comparison.rows, _colours(comparison), strict=True):
         tables = [_metrics(folders[run.run_id]) for run in row.runs]
         for axes, key, style in ((errors, "val/error", "-"), (costs, "train/loss", ":")):
@@ -43,6 +44,8 @@ def curves(comparison: Comparison, folders: Folders) -> Figure:
                 continue
             epochs = [epoch + 1 for epoch in series]
             values = list(series.values())
+            if style == ":":
+                means.append([float(np.mean(v)) for v in values])
             label = f"{row.label} (n = {len(row.runs)})" if style == "-" else None
             axes.plot(epochs, [np.mean(v) for v in values], style, color=colour, label=label)
             if style == "-" and len(tables) > 1:
@@ -52,17 +55,21 @@ def curves(comparison: Comparison, folders: Folders) -> Figure:
     errors.set_yscale("log")
     errors.set(xlabel="epoch", ylabel="validation error, % (solid)")
     costs.set(ylabel="training cost (dotted)")
+    later = [mean for some in means for mean in some[1:]]
+    if later:
+        top = min(costs.get_ylim()[1], 3 * max(later))
+        costs.set_ylim(-0.05 * top, top)
     errors.yaxis.set_major_formatter("{x:g}")
     errors.yaxis.set_minor_formatter("{x:g}")
-    errors.legend(frameon=False, fontsize=9)
+    legend(figure, len(comparison.rows))
     return figure
 
 
 def histograms(comparison: Comparison, folders: Folders) -> Figure:
     """The first layer's latent weights at the best epoch, a method a panel (figure 2)."""
     rows = [row for row in comparison.rows if folders[row.runs[0].run_id].first_layer.exists()]
-    figure, panels = _panels(len(rows), 2.6, 2.4)
-    for axes, row in zip(panels, rows, strict=True):
+    figure, places = panels(len(rows), 2.6, 2.4)
+    for axes, row in zip(places, rows, strict=True):
         run = row.runs[0]
         content = json.loads(folders[run.run_id].first_layer.read_text(encoding="utf-8"))
         shares = np.array(content["counts"]) / content["weights"]
@@ -77,8 +84,8 @@ def histograms(comparison: Comparison, folders: Folders) -> Figure:
 def features(comparison: Comparison, folders: Folders) -> Figure:
     """The first layer's features at the best epoch, a method a panel (figure 1)."""
     rows = [row for row in comparison.rows if folders[row.runs[0].run_id].features.exists()]
-    figure, panels = _panels(len(rows), 3.2, 3.4)
-    for axes, row in zip(panels, rows, strict=True):
+    figure, places = panels(len(rows), 3.2, 3.4)
+    for axes, row in zip(places, rows, strict=True):
         run = row.runs[0]
         with Image.open(folders[run.run_id].features) as image:
             axes.imshow(np.asarray(image), interpolation="nearest")
@@ -135,10 +142,15 @@ def digest(name: str, comparison: Comparison, folders: Folders) -> str:
 def draw(path: Path, comparison: Comparison, folders: Folders) -> None:
     """Draw a figure of `FIGURES` into a file that says which data it was drawn from."""
     (make,) = [make for name, _, make, _ in FIGURES if name == path.name]
+    save(path, lambda: make(comparison, folders), digest(path.name, comparison, folders))
+
+
+def save(path: Path, make: Callable[[], Figure], source: str) -> None:
+    """Draw a figure into a file that says which data it was drawn from."""
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False}):
-        figure = make(comparison, folders)
+        figure = make()
         content = io.BytesIO()
-        metadata = {SOURCE: digest(path.name, comparison, folders), "Software": None}
+        metadata = {SOURCE: source, "Software": None}
         figure.savefig(content, format="png", dpi=120, metadata=metadata)
     with replacing(path) as file:
         file.write(content.getvalue())
@@ -163,9 +175,15 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """An empty figure of so many panels side by side, each of a width and a height in inches."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
     return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
+
+
+def legend(figure: Figure, entries: int) -> None:
+    """Put the legend below the axes, where it hides no data."""
+    figure.legend(loc="outside lower center", ncols=min(entries, 4), frameon=False, fontsize=9)
 
 
 def _colours(comparison: Comparison) -> list[str]:

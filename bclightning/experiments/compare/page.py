@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bclightning.errors import UserError
+from bclightning.experiments.compare import search
 from bclightning.experiments.compare.comparison import Comparison, compare, short
 from bclightning.experiments.compare.figures import (
     FIGURES,
@@ -12,8 +13,10 @@ from bclightning.experiments.compare.figures import (
     digest,
     draw,
     drawn_from,
+    save,
     sources,
 )
+from bclightning.experiments.compare.protocol import protocol
 from bclightning.experiments.compare.render import (
     HEADINGS,
     TEST_IN_WORDS,
@@ -25,11 +28,14 @@ from bclightning.experiments.compare.render import (
 )
 from bclightning.experiments.compare.sources import FoundRun, gather
 from bclightning.experiments.folder import RunFolder
+from bclightning.experiments.sweep.definition import Definition
 from bclightning.experiments.units import duration
 from bclightning.storage import write_text
 
 PAGE = "README.md"
 SWEEP = "sweep.yaml"
+# What people found, in their own words; all else on a page comes from its records.
+NOTES = "NOTES.md"
 
 # What is kept of each run; the first layer's files only of the run of each row that is shown.
 KEPT = ("run.json", "metrics.csv", "config.yaml")
@@ -65,6 +71,9 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
         _keep(folders[run.run_id], folder / run.run_id, with_first_layer=run.run_id in shown)
     _forget(folder, {run.run_id for run in comparison.runs})
     _keep_definition(folder, [folders[run.run_id] for run in comparison.runs])
+    definition = _definition(folder)
+    if definition:
+        search.keep(folder, [run.record for run in found], definition)
     # From what was copied, as everybody who checks the page will.
     comparison, kept = _read(folder)
     for name, _, _, _ in FIGURES:
@@ -72,6 +81,10 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
             draw(folder / name, comparison, kept)
         else:
             (folder / name).unlink(missing_ok=True)
+    if definition and search.read(folder):
+        rows = [row.label for row in comparison.rows]
+        picture = folder / search.FIGURE
+        save(picture, lambda: search.figure(folder, definition, rows), search.digest(folder))
     write_text(folder / PAGE, _text(folder, comparison, kept))
     return folder / PAGE
 
@@ -100,10 +113,16 @@ def check_page(folder: Path) -> None:
         raise UserError(f"{page} has {len(there)} lines, and its records make {len(made)}")
     for name, _, _, _ in FIGURES:
         if sources(name, comparison, kept):
-            if drawn_from(folder / name) != digest(name, comparison, kept):
-                raise UserError(f"{folder / name} was drawn from other data than the records")
+            _check_figure(folder / name, digest(name, comparison, kept))
         elif (folder / name).exists():
             raise UserError(f"{folder / name} has no data among the records")
+    if search.read(folder):
+        _check_figure(folder / search.FIGURE, search.digest(folder))
+
+
+def _check_figure(path: Path, source: str) -> None:
+    if drawn_from(path) != source:
+        raise UserError(f"{path} was drawn from other data than the records")
 
 
 def _keep(run: RunFolder, target: Path, with_first_layer: bool) -> None:
@@ -133,6 +152,10 @@ def _keep_definition(folder: Path, runs: Sequence[RunFolder]) -> None:
         (folder / SWEEP).unlink(missing_ok=True)
 
 
+def _definition(folder: Path) -> Definition | None:
+    return Definition.read(folder / SWEEP) if (folder / SWEEP).is_file() else None
+
+
 def _read(folder: Path) -> tuple[Comparison, Folders]:
     found = gather([str(folder)])
     comparisons = compare([run.record for run in found])
@@ -143,14 +166,19 @@ def _read(folder: Path) -> tuple[Comparison, Folders]:
 
 
 def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
+    definition = _definition(folder)
     parts = [
-        f"# {comparison.data}",
+        f"# {definition.name if definition else comparison.data}",
+        *([definition.description] if definition and definition.description else []),
         "Made by `bcl compare --write` from the records in this folder; `bcl compare --check` "
         "makes it again and compares.",
         markdown_table(HEADINGS, [cells(row) for row in comparison.rows]),
         "Errors in percent, mean ± standard deviation over *n* seeds, at the epoch with the lowest "
-        "validation error; the interval is that of the mean, by Student's t.",
+        "validation error; the interval is that of the mean, by Student's t. The best epoch is a "
+        "mean and the time a median.",
     ]
+    if (folder / NOTES).is_file():
+        parts += ["## Notes", (folder / NOTES).read_text(encoding="utf-8").strip()]
     by_method = method_table(comparison)
     if by_method:
         parts += [
@@ -165,6 +193,9 @@ def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
         pairs = markdown_table(pair_headings(comparison), pair_cells(comparison))
         parts += ["## Pairs", pairs, TEST_IN_WORDS]
     parts += comparison.notes
+    if definition:
+        parts += ["## Protocol", "\n".join(f"- {step}" for step in protocol(definition))]
+        parts += search.section(folder)
     parts += _settings(comparison)
     parts.append("## Figures")
     for name, caption, _, _ in FIGURES:

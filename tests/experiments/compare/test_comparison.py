@@ -64,6 +64,13 @@ def test_rows_are_the_papers_with_n_spread_and_its_figure():
     assert rows["stochastic"].chosen == "real, BN re-estimated"
 
 
+def test_a_run_that_was_halted_does_not_change_a_methods_time(folder, capsys):
+    times = (61.0, 59.0, 9000.0)
+    write(folder, *(run(seed=seed, train_seconds=time) for seed, time in enumerate(times)))
+    main(["compare", str(folder), "--format", "markdown"])
+    assert "| 1 min 1 s |" in capsys.readouterr().out
+
+
 def test_settings_that_differ_make_rows_of_their_own():
     slow, fast = {"model.learning_rate": 0.001, "x": 1}, {"model.learning_rate": 0.003, "x": 1}
     (comparison,) = compare(
@@ -168,6 +175,19 @@ def test_every_format_has_the_same_figures(folder, capsys):
     assert table["rows"][0]["test_error"]["std"] == pytest.approx(0.5**0.5)
     assert f"mnist,none,2,2.0,{0.5**0.5!r}"[:20] in said["csv"]
     assert said["csv"].count("\n") == 3
+
+
+def test_long_labels_leave_the_figures_their_room(folder, capsys):
+    settings = {"model.optimizer": "adam", "model.network.init_args.input_dropout": 0.25}
+    others = {"model.optimizer": "nesterov", "model.network.init_args.input_dropout": 0.125}
+    stochastic = run("stochastic", 2, 4.56, epochs=100, train_seconds=754.0)
+    write(folder, run(settings=settings), run(seed=1, error=1.23, settings=others), stochastic)
+    main(["compare", str(folder)])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "…" not in said
+    for whole in ("optimizer=nesterov", "input_dropout=0.125,", "1.23", "1.18", "re-estimated"):
+        assert whole in said.split()
 
 
 def test_bad_input_is_one_sentence(folder, refused):

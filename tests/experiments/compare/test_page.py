@@ -129,13 +129,39 @@ def test_what_cannot_be_a_page(folder, runs, refused, tmp_path):
     assert not (folder / "results" / "tiny" / "README.md").exists()
 
 
+def test_a_page_holds_what_people_found(page, runs, refused):
+    (page / "NOTES.md").write_text("Dropout wants more epochs.\n")
+    assert "differs from its records" in refused("compare", "--check", "results/tiny")
+    main(["compare", str(runs), "--write", "results/tiny"])
+    assert "## Notes\n\nDropout wants more epochs.\n\n" in (page / "README.md").read_text()
+    main(["compare", "--check", "results/tiny"])
+
+
 def test_a_sweeps_page_says_how_to_make_it_again(folder, runs):
-    definition = {"recipe": "digits.yaml", "methods": list(METHODS)}
-    (runs / "sweep.yaml").write_text(yaml.safe_dump(definition))
+    definition = {
+        "name": "swept",
+        "description": "What it is for.",
+        "recipe": "digits.yaml",
+        "methods": list(METHODS),
+        "overrides": {"trainer.max_epochs": 3},
+        "space": {
+            "model.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
+            "data.batch_size": {"choices": [20, 50]},
+        },
+        "trials": 4,
+    }
+    (runs / "sweep.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     try:
         main(["compare", str(runs), "--write", "results/swept"])
     finally:
         (runs / "sweep.yaml").unlink()
     text = (folder / "results/swept/README.md").read_text()
+    assert text.startswith("# swept\n\nWhat it is for.\n")
+    assert "- Recipe `digits.yaml` with `trainer.max_epochs: 3`.\n" in text
+    assert (
+        "4 trials of `model.learning_rate` from 0.001 to 0.1 on a logarithmic scale and "
+        "`data.batch_size` among 20, 50, drawn by"
+    ) in text
+    assert "- 3 final runs of each method" in text
     assert "bcl sweep results/swept/sweep.yaml" in text
     main(["compare", "--check", "results/swept"])
