@@ -48,6 +48,8 @@ def test_shipped_definitions_hold_for_what_they_train(path):
     match path.stem:
         case "lr_scaling":
             assert len(definition.arms) == 6
+        case "mnist_paper":
+            assert list(definition.arms) == ["none", "dropout"]
         case _:
             assert list(definition.arms) == ["none", "dropout", "deterministic", "stochastic"]
 
@@ -55,7 +57,7 @@ def test_shipped_definitions_hold_for_what_they_train(path):
 def test_a_sweep_is_shipped_for_each_data_set_and_each_table():
     assert {path.stem for path in SHIPPED} == {
         *("digits", "mnist", "cifar10", "svhn"),
-        *("lr_scaling", "mnist_pixels"),
+        *("lr_scaling", "mnist_paper", "mnist_pixels"),
     }
 
 
