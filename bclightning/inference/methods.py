@@ -170,7 +170,9 @@ def ensemble_errors(
         sums["as trained"] = sums.get("as trained", 0) + as_trained
         sums["re-estimated"] = sums.get("re-estimated", 0) + again
     return [
-        MethodError("ensemble", which, _percent(total.argmax(1) != labels), size)
+        MethodError(
+            "ensemble", which, _percent(int((total.argmax(1) != labels).sum()), len(labels)), size
+        )
         for which, total in sums.items()
     ]
 
@@ -179,8 +181,9 @@ def _device_of(network: nn.Module) -> torch.device:
     return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
 
 
-def _percent(wrong: Tensor) -> float:
-    return 100.0 * float(wrong.double().mean())
+def _percent(wrong: int, images: int) -> float:
+    # In this order 119 of 10,000 are 1.19, and not 1.1900000000000002.
+    return 100.0 * wrong / images
 
 
 @torch.inference_mode()
@@ -208,7 +211,7 @@ def error_rate(network: nn.Module, batches: Batches) -> float:
             images_seen += len(labels)
     if not images_seen:
         raise ValueError("no images to classify")
-    return 100.0 * wrong / images_seen
+    return _percent(wrong, images_seen)
 
 
 def errors_by_method(

@@ -75,7 +75,7 @@ def histograms(comparison: Comparison, folders: Folders) -> Figure:
         shares = np.array(content["counts"]) / content["weights"]
         axes.stairs(shares, content["edges"], fill=True, color=COLOURS[0])
         axes.set_title(f"{row.label}, seed {run.seed}", fontsize=9)
-        axes.set_xlabel(f"{100 * content['at_bounds']:.0f} % at ±1 or beyond", fontsize=8)
+        axes.set_xlabel(f"{100 * content['at_bounds']:.1f} % at ±1 or beyond", fontsize=8)
         axes.tick_params(labelsize=7)
     figure.supylabel("share of the weights", fontsize=9)
     return figure
