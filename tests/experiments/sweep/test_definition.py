@@ -49,7 +49,7 @@ def test_shipped_definitions_hold_for_what_they_train(path):
         case "lr_scaling":
             assert len(definition.arms) == 6
         case "mnist_paper":
-            assert list(definition.arms) == ["none", "dropout"]
+            assert list(definition.arms) == ["none", "dropout", "deterministic"]
         case _:
             assert list(definition.arms) == ["none", "dropout", "deterministic", "stochastic"]
 
