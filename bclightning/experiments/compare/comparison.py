@@ -9,7 +9,14 @@ from statistics import median
 
 from bclightning.errors import UserError
 from bclightning.experiments.compare.paper import paper_error
-from bclightning.experiments.compare.statistics import Sample, holm, summarize, welch
+from bclightning.experiments.compare.statistics import (
+    Gap,
+    Sample,
+    gap,
+    holm,
+    summarize,
+    welch,
+)
 from bclightning.experiments.record import RunRecord
 
 # The paper's order; other rows follow by name.
@@ -23,12 +30,12 @@ class Row:
     Attributes:
         label: The method, and where it was run in several settings, what tells them apart.
         runs: The records, by seed.
-        paper: The paper's test error.
+        paper: The paper's test error, where it gives one.
     """
 
     label: str
     runs: tuple[RunRecord, ...]
-    paper: str
+    paper: Sample | None
 
     @property
     def validation(self) -> Sample:
@@ -46,6 +53,11 @@ class Row:
     def test(self) -> Sample | None:
         """The test error under the method that stands for the runs."""
         return summarize(self.test_errors) if self.test_errors else None
+
+    @property
+    def from_paper(self) -> Gap | None:
+        """How far the test error is from the paper's, where both have a spread."""
+        return gap(self.test, self.paper) if self.test and self.paper else None
 
     @property
     def one_bit(self) -> Sample | None:

@@ -18,9 +18,12 @@ from bclightning.experiments.compare.figures import (
 )
 from bclightning.experiments.compare.protocol import protocol
 from bclightning.experiments.compare.render import (
+    GAP_HEADINGS,
+    GAP_IN_WORDS,
     HEADINGS,
     TEST_IN_WORDS,
     cells,
+    gap_cells,
     markdown_table,
     method_table,
     pair_cells,
@@ -179,6 +182,9 @@ def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
     ]
     if (folder / NOTES).is_file():
         parts += ["## Notes", (folder / NOTES).read_text(encoding="utf-8").strip()]
+    gaps = gap_cells(comparison)
+    if gaps:
+        parts += ["## Beside the paper", markdown_table(GAP_HEADINGS, gaps), GAP_IN_WORDS]
     by_method = method_table(comparison)
     if by_method:
         parts += [

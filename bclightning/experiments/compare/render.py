@@ -20,6 +20,11 @@ TEST_IN_WORDS = (
     "errors and not equal spread; corrected for the number of pairs by Holm's method."
 )
 
+GAP_IN_WORDS = (
+    "Test errors beside the paper's six runs: the difference of the means in percentage points, "
+    "and in standard errors of that difference. Chance alone rarely makes more than two."
+)
+
 HEADINGS = (
     "method",
     "n",
@@ -54,7 +59,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.best_epoch.mean:.0f} of {first.epochs}",
         duration(row.seconds),
         megabytes(first.packed_bytes) if first.binary_weights else "-",
-        row.paper,
+        _text(row.paper),
     )
 
 
@@ -83,6 +88,24 @@ def method_table(comparison: Comparison) -> str:
 
 def _cell(sample: Sample | None) -> str:
     return "-" if sample is None else f"{sample} (n = {sample.n})"
+
+
+GAP_HEADINGS = ("method", "ours", "paper", "difference", "standard errors")
+
+
+def gap_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """How far each row is from the paper's figure, in the order of `GAP_HEADINGS`; may be empty."""
+    return [
+        (
+            row.label,
+            _text(row.test),
+            _text(row.paper),
+            f"{row.from_paper.difference:+.2f}",
+            f"{row.from_paper.standard_errors:+.1f}",
+        )
+        for row in comparison.rows
+        if row.from_paper is not None
+    ]
 
 
 def pair_cells(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -114,6 +137,10 @@ def print_tables(console: Console, comparisons: Sequence[Comparison]) -> None:
             headings = [HEADINGS[index] for index in shown]
             some = [[row[index] for index in shown] for row in rows]
             _print_table(console, comparison.data, headings, some)
+        gaps = gap_cells(comparison)
+        if gaps:
+            _print_table(console, "beside the paper", GAP_HEADINGS, gaps)
+            console.print(GAP_IN_WORDS, highlight=False, style="dim")
         if comparison.pairs:
             headings = list(pair_headings(comparison))
             _print_table(console, "pairs", headings, pair_cells(comparison))
@@ -161,6 +188,9 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         parts.append(f"**{comparison.data}**")
         parts.append(markdown_table(HEADINGS, [cells(row) for row in comparison.rows]))
+        gaps = gap_cells(comparison)
+        if gaps:
+            parts += [markdown_table(GAP_HEADINGS, gaps), GAP_IN_WORDS]
         if comparison.pairs:
             parts.append(markdown_table(pair_headings(comparison), pair_cells(comparison)))
             parts.append(TEST_IN_WORDS)
@@ -200,7 +230,9 @@ def _plain_row(row: Row) -> dict[str, Any]:
         "train_seconds": row.seconds,
         "packed_bytes": first.packed_bytes,
         "float_bytes": first.float_bytes,
-        "paper": row.paper,
+        "paper": None if row.paper is None else str(row.paper),
+        "paper_difference": row.from_paper and row.from_paper.difference,
+        "paper_standard_errors": row.from_paper and row.from_paper.standard_errors,
         "runs": [run.run_id for run in row.runs],
     }
 

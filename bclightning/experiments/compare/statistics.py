@@ -58,6 +58,39 @@ def summarize(values: Sequence[float]) -> Sample:
     return Sample(n, mean, std, mean - half, mean + half)
 
 
+@dataclass(frozen=True)
+class Gap:
+    """How far one mean lies from another.
+
+    Attributes:
+        difference: Of the means, in percentage points.
+        standard_errors: The same in standard errors of that difference.
+    """
+
+    difference: float
+    standard_errors: float
+
+
+def gap(ours: Sample, theirs: Sample) -> Gap | None:
+    """How far our mean lies from another's, of which no more may be known than its spread.
+
+    Returns:
+        The gap, or ``None`` where a side's spread is not known or neither spreads.
+
+    Example:
+        >>> found = gap(Sample(4, 1.3, 0.06), Sample(4, 1.2, 0.08))
+        >>> round(found.difference, 6), round(found.standard_errors, 6)
+        (0.1, 2.0)
+    """
+    if ours.std is None or theirs.std is None:
+        return None
+    error = math.sqrt(ours.std**2 / ours.n + theirs.std**2 / theirs.n)
+    if error == 0.0:
+        return None
+    difference = ours.mean - theirs.mean
+    return Gap(difference, difference / error)
+
+
 def welch(first: Sequence[float], second: Sequence[float]) -> float | None:
     """The two-sided p-value of Welch's t-test: do the means of two methods differ?
 

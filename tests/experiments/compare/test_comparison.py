@@ -58,10 +58,31 @@ def test_rows_are_the_papers_with_n_spread_and_its_figure():
     assert str(rows["none"].test) == "2.50 ± 0.71"
     assert str(rows["none"].validation) == "3.00 ± 0.71"
     assert rows["none"].best_epoch.mean == 1.5
-    assert [row.paper for row in rows.values()] == ["1.30 ± 0.04", "1.01 ± 0.04", "1.18 ± 0.04"]
+    papers = [str(row.paper) for row in rows.values()]
+    assert papers == ["1.30 ± 0.04", "1.01 ± 0.04", "1.18 ± 0.04"]
     assert rows["none"].one_bit is None
     assert rows["stochastic"].one_bit.mean == 2.0
     assert rows["stochastic"].chosen == "real, BN re-estimated"
+
+
+def test_how_far_a_row_is_from_the_papers_is_told_where_both_have_a_spread(folder, capsys):
+    write(folder, run(seed=0, error=1.36), run(seed=1, error=1.44), run("dropout", 0, 1.2))
+    runs = [RunRecord.read(path) for path in sorted(folder.glob("*/run.json"))]
+    rows = {row.label: row for row in compare(runs)[0].rows}
+    # Variances of the two means: 0.04^2 of six runs, and 2 * 0.04^2 of our two.
+    expected = 0.1 / (0.04**2 / 6 + 2 * 0.04**2 / 2) ** 0.5
+    assert rows["none"].from_paper.difference == pytest.approx(0.1)
+    assert rows["none"].from_paper.standard_errors == pytest.approx(expected)
+    assert rows["dropout"].from_paper is None
+    main(["compare", str(folder), "--format", "markdown"])
+    said = capsys.readouterr().out
+    assert f"| none | 1.40 ± 0.06 | 1.30 ± 0.04 | +0.10 | +{expected:.1f} |" in said
+    assert said.count("| dropout |") == 1
+    main(["compare", str(folder)])
+    assert f"+{expected:.1f}" in capsys.readouterr().out
+    other = [replace(record, data="cifar10") for record in runs]
+    assert compare(other)[0].rows[0].paper is not None
+    assert compare(other)[0].rows[0].from_paper is None
 
 
 def test_a_run_that_was_halted_does_not_change_a_methods_time(folder, capsys):
