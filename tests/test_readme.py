@@ -145,21 +145,32 @@ def test_every_public_name_is_there():
         _ = bclightning.nothing
 
 
-def test_its_figures_are_those_of_the_records():
-    """Every figure of ours in the table is made again from committed records."""
-    (comparison,) = compare([run.record for run in gather([str(ROOT / "results" / "mnist")])])
-    assert [row.label for row in comparison.rows] == [
-        "none",
-        "dropout",
-        "deterministic",
-        "stochastic",
-    ]
-    for row in comparison.rows:
-        (line,) = [line for line in README.splitlines() if line.startswith(f"| {row.label} |")]
-        _, ours, weights, one_bit, paper = (cell.strip() for cell in line.strip("| ").split("|"))
-        assert ours == str(row.test)
-        assert row.chosen.startswith(weights)
-        assert one_bit == ("-" if row.one_bit is None else str(row.one_bit))
-        assert paper == row.paper
-        assert {run.epochs for run in row.runs} == {100}
-        assert row.test.n == 3
+def tables() -> list[tuple[str, list[str]]]:
+    """Folders of results, each with the lines of the table that README has of it."""
+    found = re.findall(r"<!-- from (results/\w+) -->\n\n((?:\|.*\n)+)", README)
+    return [(folder, lines.splitlines()) for folder, lines in found]
+
+
+def test_each_table_of_results_says_where_it_is_from():
+    assert len(tables()) == len(re.findall(r"^\| method \|.*\| paper", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("folder", "lines"), tables(), ids=[folder for folder, _ in tables()])
+def test_its_figures_are_those_of_the_records(folder, lines):
+    """Every figure of ours in a table is made again from committed records."""
+    (comparison,) = compare([run.record for run in gather([str(ROOT / folder)])])
+    headings, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [cells[0] for cells in rows] == [row.label for row in comparison.rows]
+    n, epochs = map(int, re.findall(r"ours \(n = (\d+), (\d+) epochs\)", headings[1])[0])
+    for row, cells in zip(comparison.rows, rows, strict=True):
+        assert {run.epochs for run in row.runs} == {epochs}
+        assert row.test.n == n
+        made = {
+            headings[0]: row.label,
+            headings[1]: str(row.test),
+            "test-time weights": row.chosen,
+            "ours as a 1-bit model": "-" if row.one_bit is None else str(row.one_bit),
+        }
+        shown = dict(zip(headings, cells, strict=True))
+        assert shown.popitem()[1] == ("-" if row.paper is None else str(row.paper))
+        assert shown == {heading: made[heading] for heading in shown}
