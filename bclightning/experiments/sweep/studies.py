@@ -328,9 +328,15 @@ class Studies:
 
     def _ticket(self, arm: str, stage: Stage, study: optuna.Study, trial: FrozenTrial) -> Ticket:
         definition = self.definition
-        # Of the trial's number, so that a sweep that goes on draws what it would have drawn.
-        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(definition.seed, trial.number))
-        live = optuna.Trial(study, trial._trial_id)
+        # A study shows its sampler the trials that it first saw, so each trial asks one that is
+        # read anew. The seed is of the trial's number: a sweep that goes on draws what it would
+        # have drawn.
+        informed = optuna.load_study(
+            study_name=study.study_name,
+            storage=self._storage,
+            sampler=optuna.samplers.TPESampler(seed=derive_seed(definition.seed, trial.number)),
+        )
+        live = optuna.Trial(informed, trial._trial_id)
         options = {
             key: live._suggest(key, distribution)
             for key, distribution in self._distributions(stage).items()
