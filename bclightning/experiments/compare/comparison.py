@@ -9,14 +9,7 @@ from statistics import median
 
 from bclightning.errors import UserError
 from bclightning.experiments.compare.paper import paper_error
-from bclightning.experiments.compare.statistics import (
-    Gap,
-    Sample,
-    gap,
-    holm,
-    summarize,
-    welch,
-)
+from bclightning.experiments.compare.statistics import Sample, WelchTest, holm, summarize, welch
 from bclightning.experiments.record import RunRecord
 
 # The paper's order; other rows follow by name.
@@ -55,11 +48,6 @@ class Row:
         return summarize(self.test_errors) if self.test_errors else None
 
     @property
-    def from_paper(self) -> Gap | None:
-        """How far the test error is from the paper's, where both have a spread."""
-        return gap(self.test, self.paper) if self.test and self.paper else None
-
-    @property
     def one_bit(self) -> Sample | None:
         """The test error with binary weights, with the batch-norm statistics that were chosen."""
         return self.test_with("binary")
@@ -95,12 +83,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows, tested for a difference.
+    """Two rows, or the paper's figure and a row, tested for a difference.
 
     Attributes:
-        first: Label of one row.
+        first: Label of one row, or ``paper``.
         second: Label of the other.
         difference: Mean error of the second less that of the first, in percentage points.
+        standard_errors: The same in standard errors of that difference; ``None`` as `p`.
         p: By Welch's t-test; ``None`` where it cannot be made.
         p_holm: Corrected for the number of pairs.
     """
@@ -108,6 +97,7 @@ class Pair:
     first: str
     second: str
     difference: float
+    standard_errors: float | None
     p: float | None
     p_holm: float | None
 
@@ -120,6 +110,7 @@ class Comparison:
         data: The data set.
         rows: One a method and setting.
         pairs: Each two of those with more than one run.
+        beside_paper: The paper's figure and a row, for each row where both have a spread.
         on: What was tested: ``test`` error, or ``validation`` error where no test error is known.
         varied: Settings that differ between rows, by row and name.
         notes: What was left out, in sentences.
@@ -128,6 +119,7 @@ class Comparison:
     data: str
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
+    beside_paper: tuple[Pair, ...]
     on: str
     varied: dict[str, dict[str, object]]
     notes: tuple[str, ...]
@@ -166,15 +158,15 @@ def compare(records: Sequence[RunRecord]) -> list[Comparison]:
 
 def _ended(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
     notes = []
-    ended = [r for r in records if r.status == "finished" and r.validation_error is not None]
+    judged = [r for r in records if r.stage != "tune"]
+    if any(r.status == "finished" for r in judged) and len(judged) < len(records):
+        notes.append(f"Left out: {len(records) - len(judged)} trials of tuning.")
+        records = judged
     others = Counter(r.status for r in records if r.status != "finished")
     if others:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
         notes.append(f"Left out, for they have not finished: {counts}.")
-    judged = [r for r in ended if r.stage != "tune"]
-    if judged and len(judged) < len(ended):
-        notes.append(f"Left out: {len(ended) - len(judged)} trials of tuning.")
-        ended = judged
+    ended = [r for r in records if r.status == "finished" and r.validation_error is not None]
     return ended, notes
 
 
@@ -193,6 +185,7 @@ def _compare(data: str, runs: list[RunRecord], notes: Sequence[str]) -> Comparis
         data=data,
         rows=tuple(rows),
         pairs=tuple(_pairs(rows, on)),
+        beside_paper=tuple(_beside_paper(rows)),
         on=on,
         varied={row.label: {key: row.runs[0].settings.get(key) for key in varied} for row in rows},
         notes=tuple(said),
@@ -265,23 +258,36 @@ def short(value: object) -> str:
 
 def _pairs(rows: Sequence[Row], on: str) -> list[Pair]:
     # One run alone says nothing of chance, so there is nothing to test it by.
-    rows = [row for row in rows if len(row.runs) > 1]
     samples = [
-        row.test_errors if on == "test" else [run.validation_error or 0.0 for run in row.runs]
+        (row.label, sample)
         for row in rows
+        if (sample := row.test if on == "test" else row.validation) and len(row.runs) > 1
     ]
-    tested = [
-        (a, b, welch(samples[a], samples[b]))
-        for a, b in itertools.combinations(range(len(rows)), 2)
-    ]
-    corrected = holm([p for _, _, p in tested])
+    return _tested([(*first, *second) for first, second in itertools.combinations(samples, 2)])
+
+
+def _beside_paper(rows: Sequence[Row]) -> list[Pair]:
+    return _tested(
+        [
+            ("paper", row.paper, row.label, row.test)
+            for row in rows
+            if row.paper and row.test and row.paper.n > 1 and row.test.n > 1
+        ]
+    )
+
+
+def _tested(pairs: Sequence[tuple[str, Sample, str, Sample]]) -> list[Pair]:
+    """Test each pair of labelled samples, and correct for their number."""
+    tests: list[WelchTest | None] = [welch(theirs, ours) for _, ours, _, theirs in pairs]
+    corrected = holm([None if test is None else test.p for test in tests])
     return [
         Pair(
-            rows[a].label,
-            rows[b].label,
-            summarize(samples[b]).mean - summarize(samples[a]).mean,
-            p,
+            first,
+            second,
+            theirs.mean - ours.mean,
+            None if test is None else test.standard_errors,
+            None if test is None else test.p,
             p_holm,
         )
-        for (a, b, p), p_holm in zip(tested, corrected, strict=True)
+        for (first, ours, second, theirs), test, p_holm in zip(pairs, tests, corrected, strict=True)
     ]

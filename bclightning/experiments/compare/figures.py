@@ -4,13 +4,16 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from bclightning.errors import UserError
@@ -53,14 +56,13 @@ def curves(comparison: Comparison, folders: Folders) -> Figure:
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     # The first epochs are far off and would flatten the rest.
     errors.set_yscale("log")
+    label_logarithmic(errors.yaxis)
     errors.set(xlabel="epoch", ylabel="validation error, % (solid)")
     costs.set(ylabel="training cost (dotted)")
     later = [mean for some in means for mean in some[1:]]
     if later:
         top = min(costs.get_ylim()[1], 3 * max(later))
         costs.set_ylim(-0.05 * top, top)
-    errors.yaxis.set_major_formatter("{x:g}")
-    errors.yaxis.set_minor_formatter("{x:g}")
     legend(figure, len(comparison.rows))
     return figure
 
@@ -69,16 +71,25 @@ def histograms(comparison: Comparison, folders: Folders) -> Figure:
     """The first layer's latent weights at the best epoch, a method a panel (figure 2)."""
     rows = [row for row in comparison.rows if folders[row.runs[0].run_id].first_layer.exists()]
     figure, places = panels(len(rows), 2.6, 2.4)
+    edges: list[float] = []
     for axes, row in zip(places, rows, strict=True):
         run = row.runs[0]
         content = json.loads(folders[run.run_id].first_layer.read_text(encoding="utf-8"))
-        shares = np.array(content["counts"]) / content["weights"]
-        axes.stairs(shares, content["edges"], fill=True, color=COLOURS[0])
+        edges += content["edges"]
+        # Bins are of a width of their own in each panel, so that shares could not be compared.
+        density = np.array(content["counts"]) / content["weights"] / np.diff(content["edges"])
+        axes.stairs(density, content["edges"], fill=True, color=COLOURS[0])
         axes.set_title(f"{row.label}, seed {run.seed}", fontsize=9)
-        axes.set_xlabel(f"{100 * content['at_bounds']:.1f} % at ±1 or beyond", fontsize=8)
+        axes.set_xlabel(f"{_percent(content['at_bounds'])} at ±1 or beyond", fontsize=8)
         axes.tick_params(labelsize=7)
-    figure.supylabel("share of the weights", fontsize=9)
+    for axes in places:
+        axes.set_xlim(min(edges), max(edges))
+    figure.supylabel("density of the weights", fontsize=9)
     return figure
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
 
 
 def features(comparison: Comparison, folders: Folders) -> Figure:
@@ -100,8 +111,8 @@ Draw = Callable[[Comparison, Folders], Figure]
 FIGURES: tuple[tuple[str, str, Draw, str], ...] = (
     (
         "curves.png",
-        "Training cost (dotted) and validation error (solid), means over seeds with their range "
-        "(figure 3 of the paper).",
+        "Training cost (dotted, the first epochs cut off) and validation error (solid, the range "
+        "over seeds shaded), means over seeds (figure 3 of the paper).",
         curves,
         "metrics.csv",
     ),
@@ -179,6 +190,26 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
     """An empty figure of so many panels side by side, each of a width and a height in inches."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
     return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
+
+
+# The leading figures of labels on a logarithmic axis, from few to many.
+_LEADING = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+
+
+def label_logarithmic(axis: Axis) -> None:
+    """Label a logarithmic axis so that values can be read off, whatever its range."""
+    low, high = sorted(axis.get_view_interval())
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for leading in _LEADING:
+        ticks = [figure * 10.0**decade for decade in decades for figure in leading]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 5:
+            break
+    else:
+        ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
 
 
 def legend(figure: Figure, entries: int) -> None:

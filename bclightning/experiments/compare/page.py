@@ -18,16 +18,16 @@ from bclightning.experiments.compare.figures import (
 )
 from bclightning.experiments.compare.protocol import protocol
 from bclightning.experiments.compare.render import (
-    GAP_HEADINGS,
-    GAP_IN_WORDS,
     HEADINGS,
+    PAPER_HEADINGS,
+    PAPER_IN_WORDS,
     TEST_IN_WORDS,
     cells,
-    gap_cells,
     markdown_table,
     method_table,
     pair_cells,
     pair_headings,
+    paper_cells,
 )
 from bclightning.experiments.compare.sources import FoundRun, gather
 from bclightning.experiments.folder import RunFolder
@@ -42,6 +42,7 @@ NOTES = "NOTES.md"
 
 # What is kept of each run; the first layer's files only of the run of each row that is shown.
 KEPT = ("run.json", "metrics.csv", "config.yaml")
+FIRST_LAYER = ("first_layer.json", "first_layer.png")
 
 
 def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Comparison]) -> Path:
@@ -63,7 +64,11 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
         raise UserError(f"a page is of one data set, and these runs are of {data}")
     (comparison,) = comparisons
     folders = {run.record.run_id: run.folder for run in found if run.folder is not None}
-    elsewhere = [run.run_id for run in comparison.runs if run.run_id not in folders]
+    # Of runs that did not finish the record is kept, or a page of those that did would hide them.
+    judged = [run.record for run in found if run.record.stage != "tune"]
+    unfinished = [run for run in judged if run.status != "finished"]
+    kept = [*comparison.runs, *unfinished]
+    elsewhere = [run.run_id for run in kept if run.run_id not in folders]
     if elsewhere:
         raise UserError(
             f"the folders of {', '.join(elsewhere)} are not on this machine; copy them here"
@@ -71,24 +76,27 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
     folder.mkdir(parents=True, exist_ok=True)
     shown = {row.runs[0].run_id for row in comparison.rows}
     for run in comparison.runs:
-        _keep(folders[run.run_id], folder / run.run_id, with_first_layer=run.run_id in shown)
-    _forget(folder, {run.run_id for run in comparison.runs})
+        first_layer = FIRST_LAYER if run.run_id in shown else ()
+        _keep(folders[run.run_id], folder / run.run_id, KEPT, first_layer)
+    for run in unfinished:
+        _keep(folders[run.run_id], folder / run.run_id, KEPT[:1])
+    _forget(folder, {run.run_id for run in kept})
     _keep_definition(folder, [folders[run.run_id] for run in comparison.runs])
     definition = _definition(folder)
     if definition:
         search.keep(folder, [run.record for run in found], definition)
     # From what was copied, as everybody who checks the page will.
-    comparison, kept = _read(folder)
+    comparison, folders = _read(folder)
     for name, _, _, _ in FIGURES:
-        if sources(name, comparison, kept):
-            draw(folder / name, comparison, kept)
+        if sources(name, comparison, folders):
+            draw(folder / name, comparison, folders)
         else:
             (folder / name).unlink(missing_ok=True)
     if definition and search.read(folder):
         rows = [row.label for row in comparison.rows]
         picture = folder / search.FIGURE
         save(picture, lambda: search.figure(folder, definition, rows), search.digest(folder))
-    write_text(folder / PAGE, _text(folder, comparison, kept))
+    write_text(folder / PAGE, _text(folder, comparison, folders))
     return folder / PAGE
 
 
@@ -128,15 +136,16 @@ def _check_figure(path: Path, source: str) -> None:
         raise UserError(f"{path} was drawn from other data than the records")
 
 
-def _keep(run: RunFolder, target: Path, with_first_layer: bool) -> None:
+def _keep(
+    run: RunFolder, target: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> None:
     if run.path.resolve() == target.resolve():
         return
     target.mkdir(exist_ok=True)
-    optional = (run.first_layer.name, run.features.name) if with_first_layer else ()
-    for name in (*KEPT, *optional):
+    for name in (*needed, *optional):
         if (run.path / name).is_file():
             shutil.copyfile(run.path / name, target / name)
-        elif name in KEPT:
+        elif name in needed:
             raise UserError(f"{run.path} has no {name}, which a page needs")
 
 
@@ -182,9 +191,9 @@ def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
     ]
     if (folder / NOTES).is_file():
         parts += ["## Notes", (folder / NOTES).read_text(encoding="utf-8").strip()]
-    gaps = gap_cells(comparison)
-    if gaps:
-        parts += ["## Beside the paper", markdown_table(GAP_HEADINGS, gaps), GAP_IN_WORDS]
+    if comparison.beside_paper:
+        table = markdown_table(PAPER_HEADINGS, paper_cells(comparison))
+        parts += ["## Beside the paper", table, PAPER_IN_WORDS]
     by_method = method_table(comparison)
     if by_method:
         parts += [
@@ -232,7 +241,8 @@ def _provenance(comparison: Comparison) -> list[str]:
     versions = sorted(
         {", ".join(f"{name} {version}" for name, version in run.versions.items()) for run in runs}
     )
-    size = f"{len(runs)} runs, {spent} of training and validation in all"
+    what = "final runs" if any(run.stage == "final" for run in runs) else "runs"
+    size = f"{len(runs)} {what}, {spent} of training and validation in all"
     lines = [size, *(f"code: {c}" for c in commits), *machines, *versions]
     return ["## Where it comes from", "\n".join(f"- {line}" for line in lines)]
 

@@ -20,8 +20,9 @@ def protocol(definition: Definition) -> list[str]:
         searched = " and ".join(f"`{key}` {_extent(s)}" for key, s in definition.space.items())
         steps.append(
             f"Search, the same for each method: {definition.trials} trials of {searched}, drawn by "
-            f"Optuna's TPE sampler and trained with seed {definition.seed}. The trial with the "
-            "lowest validation error gives the method its setting."
+            "Optuna's TPE sampler, whose first ten draws are random and here the same for each "
+            f"method, and trained with seed {definition.seed}. The trial with the lowest "
+            "validation error gives the method its setting."
         )
     else:
         steps.append("No search: all settings are given.")

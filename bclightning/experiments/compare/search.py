@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bclightning.errors import UserError
-from bclightning.experiments.compare.figures import COLOURS, legend, panels
+from bclightning.experiments.compare.figures import COLOURS, label_logarithmic, legend, panels
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.sweep.definition import Definition, Range
 from bclightning.storage import write_text
@@ -121,16 +121,19 @@ def figure(folder: Path, definition: Definition, rows: Sequence[str]) -> Figure:
         numbers = isinstance(searched, Range)
         for place, arm in enumerate(arms):
             _arm([t for t in trials if t.method == arm], option, numbers, axes, arm, place)
-        if isinstance(searched, Range) and searched.log:
-            axes.set_xscale("log")
+        if isinstance(searched, Range) and searched.low < searched.high:
+            axes.set_xscale("log" if searched.log else "linear")
+            # The whole range, whether or not a trial lies near its ends.
+            axes.set_xlim(searched.low, searched.high)
+            if searched.log:
+                label_logarithmic(axes.xaxis)
         axes.set_yscale("log")
+        label_logarithmic(axes.yaxis)
         if any(trial.status != "finished" for trial in trials):
             bottom, top = axes.get_ylim()
             axes.set_ylim(bottom, top * (top / bottom) ** 0.25)
         axes.set(xlabel=option, ylabel="validation error, %")
         axes.spines.right.set_visible(False)
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
     # Each panel has the same methods, and the legend one of each.
     for axes in places[1:]:
         for line in axes.lines:

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
+import scipy.stats
 
 from bclightning.cli import main
 from bclightning.errors import UserError
@@ -68,21 +69,52 @@ def test_rows_are_the_papers_with_n_spread_and_its_figure():
 def test_how_far_a_row_is_from_the_papers_is_told_where_both_have_a_spread(folder, capsys):
     write(folder, run(seed=0, error=1.36), run(seed=1, error=1.44), run("dropout", 0, 1.2))
     runs = [RunRecord.read(path) for path in sorted(folder.glob("*/run.json"))]
-    rows = {row.label: row for row in compare(runs)[0].rows}
-    # Variances of the two means: 0.04^2 of six runs, and 2 * 0.04^2 of our two.
-    expected = 0.1 / (0.04**2 / 6 + 2 * 0.04**2 / 2) ** 0.5
-    assert rows["none"].from_paper.difference == pytest.approx(0.1)
-    assert rows["none"].from_paper.standard_errors == pytest.approx(expected)
-    assert rows["dropout"].from_paper is None
+    (pair,) = compare(runs)[0].beside_paper
+    assert (pair.first, pair.second) == ("paper", "none")
+    # SciPy's test from the paper's mean, deviation and number of runs, and from ours.
+    expected = scipy.stats.ttest_ind_from_stats(
+        1.40, 0.08 / 2**0.5, 2, 1.30, 0.04, 6, equal_var=False
+    )
+    assert pair.difference == pytest.approx(0.1)
+    assert pair.standard_errors == pytest.approx(expected.statistic)
+    assert pair.p == pair.p_holm == pytest.approx(expected.pvalue)
+    line = f"+0.10 | +{expected.statistic:.1f} | {expected.pvalue:.4f} | {expected.pvalue:.4f} |"
     main(["compare", str(folder), "--format", "markdown"])
     said = capsys.readouterr().out
-    assert f"| none | 1.40 ± 0.06 | 1.30 ± 0.04 | +0.10 | +{expected:.1f} |" in said
+    assert f"| none | 1.40 ± 0.06 | 1.30 ± 0.04 | {line}" in said
     assert said.count("| dropout |") == 1
     main(["compare", str(folder)])
-    assert f"+{expected:.1f}" in capsys.readouterr().out
-    other = [replace(record, data="cifar10") for record in runs]
-    assert compare(other)[0].rows[0].paper is not None
-    assert compare(other)[0].rows[0].from_paper is None
+    assert f"{expected.pvalue:.4f}" in capsys.readouterr().out
+    (other,) = compare([replace(record, data="cifar10") for record in runs])
+    assert other.rows[0].paper is not None
+    assert other.beside_paper == ()
+
+
+def test_trials_are_left_out_of_final_runs_and_failed_ones_are_no_final_runs():
+    tuned = [
+        run(seed=s, run_id=f"t{s}", stage="tune", status=st)
+        for s, st in enumerate(("finished", "failed"))
+    ]
+    final = [
+        run(seed=s, run_id=f"f{s}", stage="final", status=st)
+        for s, st in enumerate(("finished", "finished", "failed"))
+    ]
+    (comparison,) = compare([*tuned, *final])
+    assert [record.run_id for record in comparison.runs] == ["f0", "f1"]
+    assert comparison.notes[:2] == (
+        "Left out: 2 trials of tuning.",
+        "Left out, for they have not finished: 1 failed.",
+    )
+    # Until a final run has ended, the trials are what there is.
+    (comparison,) = compare([*tuned, final[2]])
+    assert [record.run_id for record in comparison.runs] == ["t0"]
+    assert comparison.notes[0] == "Left out, for they have not finished: 2 failed."
+
+
+def test_without_a_test_error_the_interval_says_what_it_is_of(folder, capsys):
+    write(folder, *(run(seed=seed, error=2.0 + seed, test=[]) for seed in range(2)))
+    main(["compare", str(folder), "--format", "markdown"])
+    assert "| none | 2 | 3.00 ± 0.71 | - | -3.35 to 9.35 (validation) |" in capsys.readouterr().out
 
 
 def test_a_run_that_was_halted_does_not_change_a_methods_time(folder, capsys):

@@ -1,5 +1,6 @@
 """Promoted pages: made of records alone, and found out when they are not."""
 
+import json
 import shutil
 
 import pytest
@@ -127,6 +128,21 @@ def test_what_cannot_be_a_page(folder, runs, refused, tmp_path):
     (other / "a" / "metrics.csv").unlink()
     assert "has no metrics.csv" in refused("compare", str(other), "--write", "results/tiny")
     assert not (folder / "results" / "tiny" / "README.md").exists()
+
+
+def test_a_run_that_failed_is_not_hidden(folder, runs, page, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(runs, mine)
+    record = json.loads((mine / "none-s2" / "run.json").read_text())
+    (mine / "none-s2" / "run.json").write_text(json.dumps({**record, "status": "failed"}))
+    (mine / "none-s2" / "metrics.csv").unlink()
+    main(["compare", str(mine), "--write", "results/mine"])
+    text = (folder / "results/mine/README.md").read_text()
+    assert "Left out, for they have not finished: 1 failed." in text
+    main(["compare", "--check", "results/mine"])
+    # Nor when the page is made of itself.
+    main(["compare", "results/mine", "--write", "results/mine"])
+    assert (folder / "results/mine/README.md").read_text() == text
 
 
 def test_a_page_holds_what_people_found(page, runs, refused):
