@@ -15,7 +15,8 @@ class SeedEachEpoch(Callback):
 
     What an epoch draws (dropout, stochastic weights) then does not depend on what was drawn before
     it, and a run that was stopped goes on, from the checkpoint at the end of an epoch, as if it
-    never had. The seeds are set at the first batch, after the data loader has drawn its own.
+    never had. The seeds are set before a data loader draws its order, which with ``shuffle=True``
+    it does from torch's generator, and again at the first batch, after it has.
 
     Args:
         seed: The run's seed.
@@ -27,10 +28,23 @@ class SeedEachEpoch(Callback):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self._begun: int | None = None
 
     def seed_of(self, epoch: int, rank: int = 0) -> int:
         """The seed of an epoch on one of several processes."""
         return derive_seed(self.seed, epoch, rank)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Set the seeds of the epoch that follows, whose loader begins before the epoch does."""
+        self._begun = checkpoint["epoch"] + 1
+        self._seed(self._begun, trainer.global_rank)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the seeds before the loader begins, unless it has."""
+        if trainer.current_epoch != self._begun:
+            self._seed(trainer.current_epoch, trainer.global_rank)
 
     def on_train_batch_start(
         self,
@@ -41,7 +55,10 @@ class SeedEachEpoch(Callback):
     ) -> None:
         """Set the seeds when an epoch begins."""
         if batch_idx == 0:
-            seed = self.seed_of(trainer.current_epoch, trainer.global_rank)
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
+            self._seed(trainer.current_epoch, trainer.global_rank)
+
+    def _seed(self, epoch: int, rank: int) -> None:
+        seed = self.seed_of(epoch, rank)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)

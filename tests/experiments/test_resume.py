@@ -133,7 +133,7 @@ def test_a_kill_between_any_two_writes_of_an_epoch_loses_nothing(folder, tiny, m
 
 def test_without_seeds_of_their_own_epochs_would_differ_after_a_stop(folder, tiny, monkeypatch):
     """The negative control: take the defence away, and the end is another one."""
-    monkeypatch.setattr(SeedEachEpoch, "on_train_batch_start", lambda *_: None)
+    monkeypatch.setattr(SeedEachEpoch, "_seed", lambda *_: None)
     main(["fit", "--config", tiny, "--run_id", "whole"])
     runs = folder / "results" / "runs" / "digits"
     with pytest.MonkeyPatch.context() as patch:
@@ -149,6 +149,54 @@ def test_without_seeds_of_their_own_epochs_would_differ_after_a_stop(folder, tin
             main(["fit", "--config", tiny, "--run_id", "stopped"])
     main(["fit", "--resume", "stopped"])
     assert "weights" in differences(runs / "stopped", runs / "whole")
+
+
+OWN_DATA = """
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Own(LightningDataModule):
+    def loader(self, images, shuffle):
+        draws = torch.Generator().manual_seed(images)
+        data = TensorDataset(
+            torch.rand(images, 64, generator=draws), torch.arange(images) % 10
+        )
+        return DataLoader(data, batch_size=20, shuffle=shuffle)
+
+    def train_dataloader(self):
+        return self.loader(200, shuffle=True)
+
+    def val_dataloader(self):
+        return self.loader(100, shuffle=False)
+
+    test_dataloader = val_dataloader
+"""
+
+
+@pytest.mark.parametrize("method", ["dropout", "deterministic"])
+def test_a_users_own_shuffled_loader_goes_on_in_the_same_order(folder, tiny, method, monkeypatch):
+    """Such a loader draws its order from torch's own generator, before the epoch begins."""
+    (folder / "own_order.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(folder)
+    words = ["fit", "--config", tiny, "--data", "own_order.Own", "--experiment", "own"]
+    words += ["--model.network.regularizer", method]
+    main([*words, "--run_id", "whole"])
+    runs = folder / "results" / "runs" / "own"
+    with pytest.MonkeyPatch.context() as patch:
+        ends = []
+
+        def stop(self, *_):
+            ends.append(1)
+            if len(ends) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(SeedEachEpoch, "on_train_epoch_end", stop)
+        with pytest.raises(SystemExit):
+            main([*words, "--run_id", "stopped"])
+    main(["fit", "--resume", str(runs / "stopped")])
+    assert differences(runs / "stopped", runs / "whole") == []
 
 
 def test_a_finished_run_is_not_trained_again(folder, tiny):
