@@ -65,7 +65,14 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # After a write that failed torch closes its archive, fails in that too, and raises
+                # the second error, in the context of the one that says what is wrong.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(
         self,

@@ -1,6 +1,8 @@
 """Metrics, checkpoints, statistics and progress of a run, each by itself."""
 
+import errno
 import io
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +14,8 @@ from rich.console import Console
 
 from bclightning.errors import UserError
 from bclightning.nn import BinaryLinear
-from bclightning.storage import write_text
-from bclightning.training.checkpoint import RunCheckpoint
+from bclightning.storage import DiskFullError, write_text
+from bclightning.training.checkpoint import RunCheckpoint, WholeFileCheckpointIO
 from bclightning.training.metrics import MetricsTable, shortest
 from bclightning.training.progress import RunProgress
 from bclightning.training.statistics import WeightStatistics, feature_grid, saturation
@@ -52,6 +54,36 @@ def test_rows_that_a_checkpoint_does_not_hold_are_cut(tmp_path):
     # An epoch that is trained again takes the place of what was there.
     table.append(2, {"x": 9.0})
     assert [row["x"] for row in table.rows] == [0, 1, 9]
+
+
+@pytest.mark.parametrize("space", [0, 1_000, 100_000])
+def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(
+    tmp_path, monkeypatch, space
+):
+    """As a real full disk has it: the write fails, and then so does closing torch's archive."""
+    writer, path = WholeFileCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"state_dict": {"w": torch.zeros(4)}}, path)
+    before = path.read_bytes()
+    real = os.fdopen
+
+    def nearly_full(*arguments, **keywords):
+        file = real(*arguments, **keywords)
+
+        def write(data, left=[space]):  # noqa: B006 - what is left, over all writes
+            left[0] -= len(data)
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return raw(data)
+
+        raw, file.write = file.write, write
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", nearly_full)
+        with pytest.raises(DiskFullError, match=r"the disk is full: .* older content is intact"):
+            writer.save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
 def fake_trainer(epoch, error):
