@@ -57,7 +57,8 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
         The page.
 
     Raises:
-        UserError: The runs are of several data sets, or their folders are not on this machine.
+        UserError: The runs are of several data sets, their folders are not on this machine, or
+            `folder` is one of runs and not of a page.
     """
     if len(comparisons) > 1:
         data = ", ".join(comparison.data for comparison in comparisons)
@@ -72,6 +73,12 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
     if elsewhere:
         raise UserError(
             f"the folders of {', '.join(elsewhere)} are not on this machine; copy them here"
+        )
+    if any(folder.glob("*/checkpoints")):
+        # What is no longer compared goes, and of a run that would be its weights.
+        raise UserError(
+            f"{folder} holds runs with their checkpoints; write the page into a folder of its own, "
+            f"as results/{comparison.data}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     shown = {row.runs[0].run_id for row in comparison.rows}

@@ -74,6 +74,15 @@ def test_the_page_does_not_depend_on_how_its_folder_is_named(page, monkeypatch):
     main(["compare", "--check", "."])
 
 
+def test_a_folder_of_runs_is_not_made_a_page(folder, runs, refused, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(runs, mine)
+    before = sorted(mine.rglob("*"))
+    said = refused("compare", str(mine / "none-s1"), "--write", str(mine))
+    assert "holds runs with their checkpoints" in said
+    assert sorted(mine.rglob("*")) == before
+
+
 def test_writing_again_forgets_what_is_no_longer_compared(page, runs):
     main(["compare", *(str(runs / f"{m}-s1") for m in METHODS), "--write", "results/tiny"])
     assert not (page / "none-s2").exists()
