@@ -86,8 +86,9 @@ def _make(path: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> None:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape)
         # All of its space now: on a full disk a mapped page that cannot be written is a signal
         # that ends the process, where this is an error.
-        with temporary.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         fill(array)
         array.flush()
         del array

@@ -1,5 +1,6 @@
 """Data files: found where people already have them, else downloaded; never used unverified."""
 
+import glob
 import os
 import queue
 import sys
@@ -96,6 +97,9 @@ def obtain(file: DataFile, root: Path) -> Path:
 
 
 def _download(file: DataFile, path: Path) -> None:
+    # Under the file's lock, so that what lies there was left by downloads that were killed.
+    for orphan in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
+        orphan.unlink(missing_ok=True)
     failures = []
     for url in file.urls:
         descriptor, name = tempfile.mkstemp(

@@ -111,6 +111,14 @@ def test_a_bad_mirror_is_passed_over_and_leaves_nothing(server, tmp_path, monkey
     assert entries(tmp_path) == ["file.bin"]
 
 
+def test_what_a_killed_download_left_goes_with_the_next(server, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / ".file.bin.x7.part").write_bytes(CONTENT[:9])
+    (tmp_path / "set" / ".other.bin.x7.part").write_bytes(CONTENT[:9])
+    obtain(wanted(server.url("good")), tmp_path)
+    assert entries(tmp_path) == [".other.bin.x7.part", "file.bin"]
+
+
 def test_a_file_that_is_there_is_not_downloaded(server, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "file.bin").write_bytes(CONTENT)
