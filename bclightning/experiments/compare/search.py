@@ -20,8 +20,9 @@ from bclightning.storage import write_text
 TRIALS = "trials.csv"
 FIGURE = "search.png"
 
-# The columns before those of what was searched.
+# The columns before those of what was searched, and the one after.
 _COLUMNS = ("method", "trial", "status", "validation_error")
+_REASON = "reason"
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def keep(folder: Path, records: Sequence[RunRecord], definition: Definition) -> 
     order = {arm: place for place, arm in enumerate(definition.arms)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *definition.space])
+    writer.writerow([*_COLUMNS, *definition.space, _REASON])
     for run in sorted(trials, key=lambda run: (order[run.row], run.trial)):
         # A recipe names an option without the level that configurations have below a class.
         settings = {key.replace(".init_args", ""): value for key, value in run.settings.items()}
         searched = [settings.get(key.replace(".init_args", "")) for key in definition.space]
-        writer.writerow([run.row, run.trial, run.status, run.validation_error, *searched])
+        ended = (run.status, run.validation_error)
+        writer.writerow([run.row, run.trial, *ended, *searched, run.reason])
     write_text(folder / TRIALS, text.getvalue())
 
 
@@ -81,6 +83,8 @@ def read(folder: Path) -> list[Trial]:
 
 def _trial(row: dict[str, str]) -> Trial:
     method, number, status, error = (row.pop(column) for column in _COLUMNS)
+    # For people to read; tables of before have none.
+    row.pop(_REASON, None)
     return Trial(method, int(number), status, float(error) if error else None, row)
 
 

@@ -42,6 +42,7 @@ def trial(method: str, number: int, rate: float, error: float | None) -> RunReco
         stage="tune",
         trial=number,
         status="failed" if error is None else "finished",
+        reason="the loss is nan, from step 3 on" if error is None else "",
         validation_error=error,
         settings={"model.learning_rate": rate, "model.network.init_args.dropout": 0.5},
     )
@@ -58,12 +59,13 @@ TRIALS = [
 def test_the_table_has_each_trial_in_the_methods_order(tmp_path):
     search.keep(tmp_path, [*TRIALS, RunRecord("f", "mine", "none", "digits", 1)], SWEEP)
     assert (tmp_path / "trials.csv").read_text().splitlines() == [
-        "method,trial,status,validation_error,model.learning_rate,model.network.dropout",
-        "none,0,finished,2.5,0.1,0.5",
-        "none,1,failed,,0.01,0.5",
-        "dropout,0,finished,4.0,0.1,0.5",
-        "dropout,1,finished,3.0,0.01,0.5",
+        "method,trial,status,validation_error,model.learning_rate,model.network.dropout,reason",
+        "none,0,finished,2.5,0.1,0.5,",
+        'none,1,failed,,0.01,0.5,"the loss is nan, from step 3 on"',
+        "dropout,0,finished,4.0,0.1,0.5,",
+        "dropout,1,finished,3.0,0.01,0.5,",
     ]
+    assert [set(read.settings) for read in search.read(tmp_path)] == [set(SWEEP.space)] * 4
     before = (tmp_path / "trials.csv").read_bytes()
     # A page that is made of itself has no trials any more, and keeps their table.
     search.keep(tmp_path, [], SWEEP)
