@@ -22,7 +22,9 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     The running averages of training belong to the weights of training. A network that is evaluated
     with others (the real ones after stochastic training, or the signs of the same weights) needs
     statistics of its own: each batch normalization uses its batch's statistics, as in training,
-    while everything else runs in evaluation mode, and the averages over all batches are kept.
+    while everything else runs in evaluation mode, and the averages over all batches are kept. A
+    batch counts as much as it has images: the mean is that of all images, and the variance the
+    average of the variances within the batches.
 
     Args:
         model: The network, on the device of the batches; its modes are restored.
@@ -33,26 +35,37 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(1))
-        >>> batches = [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])]
+        >>> batches = [torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[7.0], [9.0]])]
         >>> reestimate_batch_norm_(model, batches)
         >>> model[0].running_mean
-        tensor([4.])
+        tensor([5.])
     """
     norms = _tracking(model)
     momenta = [norm.momentum for norm in norms]
+    values = dict.fromkeys(norms, 0)
+
+    def weigh(norm: _BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        (given,) = (*args, *kwargs.values())
+        # Pixels count too: each is a value that the statistics are taken over.
+        here = given.numel() // given.shape[1]
+        values[norm] += here
+        norm.momentum = here / values[norm]
+
+    hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
     seen = 0
-    with in_evaluation_mode(model):
+    # A compiled network would be compiled anew for each momentum, and would not see the hooks.
+    with in_evaluation_mode(model), torch.compiler.set_stance("force_eager"):
         try:
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # torch then averages over all batches with equal weight
                 norm.training = True
             for images in batches:
                 model(images)
                 seen += 1
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
                 norm.momentum = momentum
+                hook.remove()
     if not seen:
         raise ValueError("no batches to estimate batch-norm statistics from")
 

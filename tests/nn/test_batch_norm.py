@@ -25,6 +25,58 @@ def test_statistics_are_those_of_the_weights_in_use():
         assert torch.allclose(network[1].running_var, products.var(1).mean(0), atol=1e-4)
 
 
+def test_an_image_counts_the_same_in_a_small_batch_and_in_a_large_one():
+    generator = torch.Generator().manual_seed(0)
+    flat, pictures = torch.randn(23, 3, generator=generator), torch.randn(23, 3, 4, 5)
+    for norm, images in ((nn.BatchNorm1d(3), flat), (nn.BatchNorm2d(3), pictures)):
+        images[20:] += 5
+        batches = images.split(20)
+        reestimate_batch_norm_(norm, batches)
+        others = [i for i in range(images.dim()) if i != 1]
+        variances = torch.stack([batch.var(others) for batch in batches])
+        torch.testing.assert_close(norm.running_mean, images.mean(others))
+        expected = (20 * variances[0] + 3 * variances[1]) / 23
+        torch.testing.assert_close(norm.running_var, expected)
+
+
+def test_batches_of_one_size_are_averaged_as_torch_does_to_the_bit():
+    ours, theirs = nn.BatchNorm2d(3), nn.BatchNorm2d(3, momentum=None)
+    batches = torch.randn(50, 7, 3, 4, 4)
+    reestimate_batch_norm_(ours, batches)
+    for batch in batches:
+        theirs(batch)
+    assert all(torch.equal(value, theirs.state_dict()[k]) for k, value in ours.state_dict().items())
+
+
+def test_a_normalization_that_is_used_twice_has_the_mean_of_both_uses():
+    norm = nn.BatchNorm1d(1, affine=False)
+    reestimate_batch_norm_(nn.Sequential(norm, norm), [torch.tensor([[1.0], [3.0]])])
+    torch.testing.assert_close(norm.running_mean, torch.tensor([1.0]))
+
+
+class Normalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(input=x) + 1
+
+
+def test_a_compiled_network_gets_the_statistics_of_a_plain_one_each_time():
+    compiled, plain = Normalized(), Normalized()
+    compiled.compile(backend="eager")
+    batches = torch.randn(23, 3).split(20)
+    for network in (compiled, plain):
+        for _ in range(3):
+            network(batches[0])
+            with torch.no_grad():
+                network(batches[0])
+            reestimate_batch_norm_(network, batches)
+    assert torch.equal(compiled.norm.running_mean, plain.norm.running_mean)
+    assert torch.equal(compiled.norm.running_var, plain.norm.running_var)
+
+
 def test_nothing_else_of_the_network_changes():
     network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3, momentum=0.15), nn.Linear(3, 2))
     network[0].eval()
