@@ -15,6 +15,21 @@ def _tracking(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
+def _of_several_images(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Leave out what is left over at the end of a data set, unless there is nothing else."""
+    # Of one value there is no variance, and torch refuses such a batch where no pixels add more.
+    single = []
+    others = False
+    for images in batches:
+        if len(images) > 1:
+            others = True
+            yield images
+        elif not others:
+            single.append(images)
+    if not others:
+        yield from single
+
+
 @torch.no_grad()
 def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch-norm running statistics by their averages over `batches`, in place.
@@ -24,7 +39,8 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     statistics of its own: each batch normalization uses its batch's statistics, as in training,
     while everything else runs in evaluation mode, and the averages over all batches are kept. A
     batch counts as much as it has images: the mean is that of all images, and the variance the
-    average of the variances within the batches.
+    average of the variances within the batches. A batch of one image is left out where there are
+    larger ones.
 
     Args:
         model: The network, on the device of the batches; its modes are restored.
@@ -51,17 +67,17 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
         values[norm] += here
         norm.momentum = here / values[norm]
 
+    seen = False
     hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
-    seen = 0
     # A compiled network would be compiled anew for each momentum, and would not see the hooks.
     with in_evaluation_mode(model), torch.compiler.set_stance("force_eager"):
         try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.training = True
-            for images in batches:
+            for images in _of_several_images(batches):
                 model(images)
-                seen += 1
+                seen = True
         finally:
             for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
                 norm.momentum = momentum

@@ -48,6 +48,23 @@ def test_batches_of_one_size_are_averaged_as_torch_does_to_the_bit():
     assert all(torch.equal(value, theirs.state_dict()[k]) for k, value in ours.state_dict().items())
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_batch_of_one_image_is_left_out(place):
+    norm, twin = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    batches = [torch.randn(8, 3), torch.randn(5, 3)]
+    reestimate_batch_norm_(twin, batches)
+    batches.insert(place, torch.full((1, 3), 9.0))
+    reestimate_batch_norm_(norm, batches)
+    assert torch.equal(norm.running_mean, twin.running_mean)
+    assert torch.equal(norm.running_var, twin.running_var)
+
+
+def test_pictures_can_come_one_by_one_if_all_do():
+    norm, pictures = nn.BatchNorm2d(2), torch.randn(6, 2, 4, 4)
+    reestimate_batch_norm_(norm, pictures.split(1))
+    torch.testing.assert_close(norm.running_mean, pictures.mean((0, 2, 3)))
+
+
 def test_a_normalization_that_is_used_twice_has_the_mean_of_both_uses():
     norm = nn.BatchNorm1d(1, affine=False)
     reestimate_batch_norm_(nn.Sequential(norm, norm), [torch.tensor([[1.0], [3.0]])])
