@@ -40,7 +40,7 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     while everything else runs in evaluation mode, and the averages over all batches are kept. A
     batch counts as much as it has images: the mean is that of all images, and the variance the
     average of the variances within the batches. A batch of one image is left out where there are
-    larger ones.
+    larger ones. If a batch fails, or there is none, the statistics are what they were.
 
     Args:
         model: The network, on the device of the batches; its modes are restored.
@@ -67,6 +67,7 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
         values[norm] += here
         norm.momentum = here / values[norm]
 
+    before = _copies(model)
     seen = False
     hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
     # A compiled network would be compiled anew for each momentum, and would not see the hooks.
@@ -78,12 +79,15 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
             for images in _of_several_images(batches):
                 model(images)
                 seen = True
+            if not seen:
+                raise ValueError("no batches to estimate batch-norm statistics from")
+        except BaseException:
+            _put_back(before)
+            raise
         finally:
             for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
                 norm.momentum = momentum
                 hook.remove()
-    if not seen:
-        raise ValueError("no batches to estimate batch-norm statistics from")
 
 
 @contextlib.contextmanager
@@ -97,13 +101,22 @@ def preserving_batch_norm(model: nn.Module) -> Iterator[None]:
         >>> model.running_mean
         tensor([0.])
     """
-    saved = [
+    before = _copies(model)
+    try:
+        yield
+    finally:
+        _put_back(before)
+
+
+def _copies(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The statistics of a model, each with a copy of what it is now."""
+    return [
         (buffer, buffer.clone())
         for norm in _tracking(model)
         for buffer in norm.buffers(recurse=False)
     ]
-    try:
-        yield
-    finally:
-        for buffer, value in saved:
-            buffer.copy_(value)
+
+
+def _put_back(copies: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, value in copies:
+        buffer.copy_(value)

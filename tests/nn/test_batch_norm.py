@@ -121,6 +121,20 @@ def test_statistics_are_put_back_to_the_bit_even_after_an_error():
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 
 
-def test_no_batches_is_an_error():
-    with pytest.raises(ValueError, match="no batches"):
-        reestimate_batch_norm_(nn.BatchNorm1d(3), [])
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "no batches"),
+        ([torch.ones(1, 3)], "more than 1 value per channel"),
+        ([torch.ones(2, 3), torch.ones(2, 4)], "4 elements not 3"),
+    ],
+)
+def test_an_error_leaves_the_statistics_as_they_were(batches, message):
+    norm = nn.BatchNorm1d(3)
+    norm(torch.randn(8, 3))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        reestimate_batch_norm_(norm, batches)
+    assert all(torch.equal(norm.state_dict()[name], value) for name, value in before.items())
+    assert norm.training
+    assert norm.momentum == 0.1
