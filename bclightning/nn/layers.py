@@ -58,7 +58,10 @@ class BinaryLayer(nn.Module):
         """Give the binary weights for the next forward pass in training, which takes them.
 
         They serve once, and only if the latent weight has not changed since; a change through
-        ``weight.data``, which torch does not count, goes unseen.
+        ``weight.data``, which torch does not count, goes unseen. Drawn ones do not serve under
+        activation checkpointing, whose second forward pass could not have them: both passes then
+        draw the same, as long as the checkpoint restores torch's generator (its
+        ``preserve_rng_state``, true by default).
 
         Args:
             binary: Of the present latent weight, by the layer's own rule, in its shape.
@@ -78,7 +81,12 @@ class BinaryLayer(nn.Module):
         if self.training and not torch.compiler.is_compiling():
             self.product_dtype = dtype
             ready, self._ready = self._ready, None
-            if ready is not None and ready[1] == self.weight._version and ready[0].dtype == dtype:
+            if (
+                ready is not None
+                and ready[1] == self.weight._version
+                and ready[0].dtype == dtype
+                and not (drawn and _may_be_repeated())
+            ):
                 return straight_through(self.weight, ready[0])
         if dtype in kernels.DTYPES and kernels.supports(self.weight):
             key = kernels.draw_key() if drawn else None
@@ -116,6 +124,14 @@ class BinaryLayer(nn.Module):
         self.__dict__.update(layer.__dict__)
         self._set_binarization(binarization)
         return self
+
+
+def _may_be_repeated() -> bool:
+    """Whether activation checkpointing may repeat this forward pass in the backward pass."""
+    # Of its two kinds, one computes without gradients at first, the other under hooks for saved
+    # tensors. Others may do so too: a draw is never wrong, it only costs a pass over the weight.
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None or not torch.is_grad_enabled()
 
 
 class BinaryLinear(BinaryLayer, nn.Linear):

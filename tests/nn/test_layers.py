@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bclightning.nn import BinaryConv2d, BinaryLinear
 
@@ -79,6 +80,23 @@ def test_a_stochastic_layer_draws_anew_at_each_forward_pass():
     layer = BinaryLinear(100, 100, binarization="stochastic")
     x = torch.randn(1, 100)
     assert not torch.equal(layer(x), layer(x))
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("binarization", ["deterministic", "stochastic"])
+def test_a_checkpointed_layer_has_the_same_weights_forward_and_backward(
+    binarization, use_reentrant
+):
+    layer = BinaryLinear(16, 16, bias=False, binarization=binarization)
+    layer.make_ready(layer.effective_weight().detach())
+    # Two calls: only one of them could have what was ready.
+    for _ in range(2):
+        # By a unit matrix, product and gradient of the inputs are the weights themselves.
+        x = torch.eye(16, requires_grad=True)
+        product = checkpoint(layer, x, use_reentrant=use_reentrant)
+        layer(x)  # draws in between do not matter
+        product.backward(torch.eye(16))
+        assert torch.equal(x.grad, product.T)
 
 
 def test_an_unknown_binarization_is_refused():
