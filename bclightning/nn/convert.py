@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from bclightning.nn.layers import Binarization, BinaryConv2d, BinaryLayer, BinaryLinear
 
@@ -29,7 +30,9 @@ def convert_to_binary(
 
     The weights stay the same `Parameter` objects under the same names: they become the latent
     weights, so a trained float model is a warm start. Normalizations and embeddings stay real; a
-    layer of any other kind that has a weight matrix is an error, never silently left real.
+    layer of any other kind that has a weight matrix is an error, never silently left real. So is
+    one whose weight is computed (by weight normalization, pruning or any parametrization): there
+    would be no latent weight to clip.
 
     Args:
         model: The model to convert; when it is itself a `Linear` or `Conv2d`, use the result.
@@ -100,15 +103,27 @@ def _refuse_what_cannot_be_converted(places: list[tuple[str, nn.Module]]) -> Non
         where = f"{name or 'the model itself'} ({type(module).__name__})"
         if isinstance(module, BinaryLayer):
             raise TypeError(f"{where} is binary already; convert a model once, or skip the layer")
-        if type(module) in (nn.Linear, nn.Conv2d) or isinstance(module, _STAYS_REAL):
+        if isinstance(module, _STAYS_REAL):
             continue
-        owned = module.named_parameters(recurse=False)
-        weights = [key for key, parameter in owned if "weight" in key and parameter.dim() >= 2]
-        if weights or isinstance(module, nn.modules.lazy.LazyModuleMixin):
+        if type(module) in (nn.Linear, nn.Conv2d) and "weight" in module._parameters:
+            continue
+        if _has_weight_matrix(module) or isinstance(module, nn.modules.lazy.LazyModuleMixin):
             raise TypeError(
-                f"{where} cannot be made binary: only Linear and Conv2d can; "
-                f"leave it real with skip=[{name!r}], or replace it before converting"
+                f"{where} cannot be made binary: only a Linear or Conv2d whose weight is a "
+                f"parameter can; leave it real with skip=[{name!r}], or replace it before that"
             )
+
+
+def _has_weight_matrix(module: nn.Module) -> bool:
+    owned = dict(module.named_parameters(recurse=False))
+    if is_parametrized(module):
+        # What such a tensor is computed from lies further inside, under other names.
+        owned |= {
+            f"{key}.{name}": original
+            for key, source in module.get_submodule("parametrizations").named_children()
+            for name, original in source.named_parameters(recurse=False)
+        }
+    return any("weight" in key and parameter.dim() >= 2 for key, parameter in owned.items())
 
 
 def _binary(module: nn.Module, binarization: Binarization) -> BinaryLayer:

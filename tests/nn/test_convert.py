@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
 from bclightning.nn import BinaryConv2d, BinaryLayer, BinaryLinear, binary_layers, convert_to_binary
 
@@ -62,6 +63,11 @@ def test_skipping_everything_is_an_error():
         (nn.LSTM(2, 2), "LSTM"),
         (nn.Bilinear(2, 2, 2), "Bilinear"),
         (nn.MultiheadAttention(4, 2), "MultiheadAttention"),
+        (parametrizations.weight_norm(nn.Linear(2, 2)), "ParametrizedLinear"),
+        (parametrizations.orthogonal(nn.Conv2d(2, 2, 1)), "ParametrizedConv2d"),
+        (parametrizations.weight_norm(nn.Conv1d(2, 2, 1)), "ParametrizedConv1d"),
+        (spectral_norm(nn.Linear(2, 2)), "Linear"),
+        (prune.identity(nn.Linear(2, 2), "weight"), "Linear"),
     ],
 )
 def test_a_layer_that_cannot_be_converted_is_named(layer, name):
