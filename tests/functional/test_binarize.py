@@ -54,6 +54,27 @@ def test_the_latent_weight_is_not_changed(binarize):
     assert torch.equal(weight, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_the_transforms_of_torch_func_see_the_same_gradient():
+    weight, factors = torch.tensor([-3.0, -0.5, 0.5, 3.0]), torch.tensor([1.0, -2.0, 3.0, -4.0])
+
+    def product(latent):
+        return (factors * binarize_deterministic(latent)).sum()
+
+    assert torch.equal(torch.func.grad(product)(weight), factors)
+    _, forward = torch.func.jvp(product, (weight,), (torch.ones(4),))
+    assert forward == factors.sum()
+    several = torch.func.vmap(torch.func.grad(product))(torch.stack([weight, -weight]))
+    assert torch.equal(several, torch.stack([factors, factors]))
+
+
+def test_each_map_of_torch_func_can_have_a_draw_of_its_own():
+    weights = torch.zeros(2, 100)
+    draws = torch.func.vmap(binarize_stochastic, randomness="different")(weights)
+    assert set(draws.unique().tolist()) == {-1.0, 1.0}
+    assert not torch.equal(*draws)
+
+
 def p_value(probability_of, draws: int = 4000) -> float:
     """Chi-squared over many weights: do the counts of +1 follow `probability_of`?"""
     weights = np.linspace(-0.95, 0.95, 39)

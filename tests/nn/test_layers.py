@@ -54,6 +54,20 @@ def test_the_gradient_of_the_latent_weight_is_that_of_the_binary_weight(binary, 
 
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
+def test_gradients_for_each_input_alone_add_up_to_the_gradient(binary, real, shape):
+    layer, x = binary(), torch.randn(shape)
+    weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
+
+    def loss(weights, one):
+        return torch.func.functional_call(layer, weights, one[None]).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)
+    layer(x).square().sum().backward()
+    assert len(each["weight"]) == len(x)
+    torch.testing.assert_close(each["weight"].sum(0), layer.weight.grad)
+
+
+@pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_checkpoints_load_both_ways(binary, real, shape):
     layer, twin = binary(), real()
     assert list(layer.state_dict()) == list(twin.state_dict())
