@@ -251,7 +251,8 @@ def _pair(value: Any) -> list[int]:
 def folded(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Batch normalization at test time, as one scale and one shift for each channel.
 
-    ``y = gamma * (x - mean) / sqrt(var + eps) + beta``, computed in double precision.
+    ``y = gamma * (x - mean) / sqrt(var + eps) + beta``, computed in double precision, on the CPU
+    wherever the network is.
 
     Example:
         >>> folded(nn.BatchNorm1d(1, eps=0.0))
@@ -259,13 +260,18 @@ def folded(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a batch normalization without running statistics cannot be folded")
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = (_exact(norm.running_var) + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
+        scale = scale * _exact(norm.weight)
+    shift = -_exact(norm.running_mean) * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
+        shift = shift + _exact(norm.bias)
     return scale.float(), shift.float()
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    # First to the CPU: not every device has double precision.
+    return tensor.detach().cpu().double()
 
 
 def shapes(steps: Sequence[Step], image: Sequence[int]) -> list[tuple[int, ...]]:

@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.utils.parametrizations import weight_norm
 
 from bclightning.errors import UserError
 from bclightning.functional.preprocessing import Preprocessing
 from bclightning.inference import PackedModel, PackedNetwork, load
-from bclightning.inference.architecture import Step
+from bclightning.inference.architecture import Step, folded
 from bclightning.inference.runtime import fastest
 from bclightning.inference.sealed import DamagedFileError, write_sealed
 from bclightning.models import MLP, ConvNet
@@ -343,6 +344,13 @@ def test_a_packed_model_is_not_changed_by_training_on(tmp_path):
         for parameter in network.parameters():
             parameter.neg_()
     assert all(torch.equal(model.tensors[name], tensor) for name, tensor in before.items())
+
+
+def test_a_normalization_on_another_device_is_folded_on_the_cpu():
+    with FakeTensorMode():  # which knows devices that are not there
+        norm = nn.BatchNorm1d(3, device="cuda")
+        assert norm.running_var.device.type == "cuda"
+        assert [tensor.device.type for tensor in folded(norm)] == ["cpu", "cpu"]
 
 
 def test_a_layer_that_is_used_twice_is_stored_once(tmp_path):
