@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bclightning.errors import UserError
+from bclightning.inference.sizes import check_size
 
 # Few, and all of them decoded by the library itself: others start programs to be read.
 FORMATS = ("PNG", "JPEG", "BMP")
@@ -58,7 +59,7 @@ def read_pictures(path: Path, image_shape: Sequence[int], white: float) -> Tenso
         )
     while pixels.ndim < 4:
         pixels = pixels[None]
-    _same_size(path, pixels.shape[1:], image_shape)
+    check_size(f"{path}: pictures", pixels.shape[1:], image_shape)
     is_float = pixels.dtype.kind == "f"
     pixels = np.array(pixels, dtype=np.float32, order="C")
     if not pixels.size or not np.isfinite(pixels).all():
@@ -88,7 +89,7 @@ def _picture(path: Path, image_shape: Sequence[int], white: float) -> npt.NDArra
     channels, height, width = image_shape
     with Image.open(path, formats=FORMATS) as picture:
         # Before a small file becomes a large picture.
-        _same_size(path, (channels, *reversed(picture.size)), image_shape)
+        check_size(f"{path}: pictures", (channels, *reversed(picture.size)), image_shape)
         if picture.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels have more than 8 bits (mode {picture.mode})")
         opaque: Image.Image = picture
@@ -99,15 +100,3 @@ def _picture(path: Path, image_shape: Sequence[int], white: float) -> npt.NDArra
         pixels = np.asarray(opaque.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
     pixels = pixels.reshape(height, width, channels).transpose(2, 0, 1)
     return pixels * np.float32(white / 255)
-
-
-def _same_size(path: Path, given: Sequence[int], wanted: Sequence[int]) -> None:
-    if tuple(given) != tuple(wanted):
-        raise UserError(
-            f"{path}: pictures of {_sides(given)} do not fit a network for {_sides(wanted)} "
-            "(channels x height x width)"
-        )
-
-
-def _sides(shape: Sequence[int]) -> str:
-    return " x ".join(str(side) for side in shape)

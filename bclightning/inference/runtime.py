@@ -1,7 +1,6 @@
 """A packed model as a torch module, which needs neither Lightning nor the code of training."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +14,7 @@ from bclightning.functional.packing import unpack_signs
 from bclightning.functional.preprocessing import Preprocessing
 from bclightning.inference.architecture import Step
 from bclightning.inference.packed import PackedModel
+from bclightning.inference.sizes import check_size
 
 Storage = Literal["bits", "float32", "bfloat16", "int8"]
 """How binary weights of linear layers lie in memory while the network runs: 1, 32, 16 or 8 bits."""
@@ -166,11 +166,7 @@ class PackedNetwork(nn.Module):
         Raises:
             UserError: The pixels have another shape, or the preprocessing is not at hand.
         """
-        if tuple(pixels.shape[1:]) != self.image_shape:
-            raise UserError(
-                f"images of {_sides(pixels.shape[1:])} do not fit a network for "
-                f"{_sides(self.image_shape)} (channels x height x width)"
-            )
+        check_size("images", pixels.shape[1:], self.image_shape)
         if self.preprocessing is None:
             raise UserError(
                 "the preprocessing of this model was not stored with it, or is in a file of its "
@@ -263,7 +259,3 @@ def _real_layer(step: Step) -> nn.Module:
         s["groups"],
         step.bias,
     )
-
-
-def _sides(shape: Sequence[int]) -> str:
-    return " x ".join(str(side) for side in shape)

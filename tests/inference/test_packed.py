@@ -295,6 +295,13 @@ def test_large_preprocessing_lies_beside_and_belongs_to_its_model(tmp_path):
         load(path)
 
 
+def test_pixels_of_another_size_are_refused(small):
+    network = load(small)
+    assert network.prepare(torch.zeros(2, 1, 3, 4)).shape == (2, 1, 3, 4)
+    with pytest.raises(UserError, match="images of 1 x 4 x 3 do not fit a network for 1 x 3 x 4"):
+        network.prepare(torch.zeros(2, 1, 4, 3))
+
+
 def test_the_fastest_storage_is_one_of_them(small):
     assert fastest(PackedModel.read(small), 4, rounds=1).storage in (
         "bits",
