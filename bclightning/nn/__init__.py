@@ -3,12 +3,10 @@
 from bclightning.nn.batch_norm import preserving_batch_norm, reestimate_batch_norm_
 from bclightning.nn.convert import convert_to_binary
 from bclightning.nn.latent import (
-    ModelSize,
     binary_layers,
     clip_latent_weights_,
     evaluating_with,
     in_evaluation_mode,
-    model_size,
     trains_and_evaluates_differently,
 )
 from bclightning.nn.layers import (
@@ -18,6 +16,7 @@ from bclightning.nn.layers import (
     BinaryLinear,
     LayerWeights,
 )
+from bclightning.nn.size import ModelSize, model_size
 
 __all__ = [
     "Binarization",

@@ -1,17 +1,12 @@
-"""Clipping, counting and choosing between the weights of a model."""
+"""Clipping and choosing between the weights of a model."""
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from bclightning.nn import (
-    BinaryConv2d,
     BinaryLinear,
-    ModelSize,
     clip_latent_weights_,
     evaluating_with,
-    model_size,
     trains_and_evaluates_differently,
 )
 
@@ -42,17 +37,3 @@ def test_only_stochastic_networks_evaluate_other_weights_than_they_train():
     assert trains_and_evaluates_differently(stochastic)
     with evaluating_with(stochastic, "sampled"):
         assert not trains_and_evaluates_differently(stochastic)
-
-
-def test_size_counts_a_shared_weight_once():
-    layer = BinaryLinear(9, 5, bias=False)
-    assert model_size(nn.Sequential(layer, layer)) == ModelSize(45, 0)
-    size = model_size(nn.Sequential(layer, BinaryConv2d(1, 1, 3)))
-    assert (size.binary_weights, size.real_weights) == (54, 1)
-
-
-@given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_bits_are_packed_eight_to_a_byte(binary, real):
-    size = ModelSize(binary, real)
-    assert size.float_bytes == 4 * (binary + real)
-    assert 0 <= 8 * (size.packed_bytes - 4 * real) - binary < 8
