@@ -45,7 +45,7 @@ class BinaryAdam(Adam):
         for layer in layers:
             # Of layers that share a weight, one is made ready; the others binarize by themselves.
             if self._layers.setdefault(id(layer.weight), layer) is layer:
-                layer.weight.register_hook(_summing_in_float32(layer.weight))  # type: ignore[no-untyped-call]
+                layer.weight.register_hook(_summing_in_full(layer.weight))  # type: ignore[no-untyped-call]
         weights = [layer.weight for layer in self._layers.values()]
         weakref.finalize(self, _take_gradients_in_float32, weights).atexit = False
 
@@ -147,12 +147,12 @@ class BinaryAdam(Adam):
                 parameter.clamp_(-1.0, 1.0)
 
 
-def _summing_in_float32(weight: Tensor) -> Callable[[Tensor], None]:
+def _summing_in_full(weight: Tensor) -> Callable[[Tensor], None]:
     """A hook for gradients that arrive in 16 bits, where a sum of several would lose much."""
 
     def widen(gradient: Tensor) -> None:
         if weight.grad is not None:
-            weight.grad = weight.grad.float()
+            weight.grad = weight.grad.to(weight.dtype)
 
     return widen
 

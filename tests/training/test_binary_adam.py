@@ -191,6 +191,20 @@ def test_gradients_of_several_batches_are_summed_in_float32(stepped_in_bfloat16)
     assert ready(layer)
 
 
+def test_gradients_of_several_batches_are_summed_in_64_bits_where_the_weights_have_them():
+    net = network().double()
+    optimizer = make_optimizer(net, learning_rate=0.01)
+    weight = next(iter(binary_layers(net).values())).weight
+    x = torch.randn(20, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    net(x).square().sum().backward()
+    once = weight.grad.clone()
+    net(x).square().sum().backward()
+    assert torch.equal(weight.grad, 2 * once)
+    optimizer.step()
+    assert weight.dtype == torch.float64
+    assert weight.abs().max() <= 1
+
+
 def test_a_gradient_laid_out_otherwise_is_used_all_the_same(stepped_in_bfloat16):
     layer, optimizer = stepped_in_bfloat16
     before = layer.weight.detach().clone()
