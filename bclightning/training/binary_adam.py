@@ -9,6 +9,7 @@ import torch.distributed
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.adam import adam
+from torch.utils.hooks import RemovableHandle
 
 from bclightning.functional import kernels
 from bclightning.nn import BinaryLayer
@@ -44,10 +45,10 @@ class BinaryAdam(Adam):
         self._layers: dict[int, BinaryLayer] = {}
         for layer in layers:
             # Of layers that share a weight, one is made ready; the others binarize by themselves.
-            if self._layers.setdefault(id(layer.weight), layer) is layer:
-                layer.weight.register_hook(_summing_in_full(layer.weight))  # type: ignore[no-untyped-call]
+            self._layers.setdefault(id(layer.weight), layer)
+        self._hooks: dict[int, RemovableHandle] = {}
         weights = [layer.weight for layer in self._layers.values()]
-        weakref.finalize(self, _take_gradients_in_float32, weights).atexit = False
+        weakref.finalize(self, _leave_to_others, weights, self._hooks).atexit = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -113,11 +114,14 @@ class BinaryAdam(Adam):
         )
         weight.grad = None
         dtype = layer.product_dtype
-        if dtype == torch.bfloat16 and not _distributed():
+        if dtype == torch.bfloat16 and weight.requires_grad and not _distributed():
             # Products in bfloat16 give gradients in bfloat16. To widen them would be a pass more,
             # and their memory would not serve the next product's weights. Distributed training
             # wants them in the weight's dtype.
             weight.grad_dtype = None
+            if id(weight) not in self._hooks:
+                hook = weight.register_hook(_summing_in_full(weight))  # type: ignore[no-untyped-call]
+                self._hooks[id(weight)] = hook
         layer.make_ready(binary.to(dtype))
 
     def _update_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -161,8 +165,10 @@ def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _take_gradients_in_float32(weights: list[Tensor]) -> None:
+def _leave_to_others(weights: list[Tensor], hooks: dict[int, RemovableHandle]) -> None:
     """Leave weights as other optimizers expect them."""
+    for hook in hooks.values():
+        hook.remove()
     for weight in weights:
         gradient, weight.grad = weight.grad, None
         weight.grad_dtype = weight.dtype

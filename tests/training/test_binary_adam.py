@@ -205,6 +205,30 @@ def test_gradients_of_several_batches_are_summed_in_64_bits_where_the_weights_ha
     assert weight.abs().max() <= 1
 
 
+def test_an_optimizer_leaves_nothing_on_the_weights():
+    layer, optimizer = step_in_bfloat16()
+    assert layer.weight._backward_hooks
+    del optimizer
+    gc.collect()
+    assert not layer.weight._backward_hooks
+
+
+def test_a_frozen_layer_stays_as_it_is_and_is_trained_and_clipped_once_thawed():
+    net = network()
+    frozen = next(iter(binary_layers(net).values()))
+    frozen.requires_grad_(False)
+    before = frozen.weight.clone()
+    optimizer = make_optimizer(net, learning_rate=0.01)
+    losses = train(net, optimizer)
+    assert torch.equal(frozen.weight, before)
+    assert losses[-1] < losses[0]
+    frozen.requires_grad_(True)
+    optimizer.add_param_group({"params": [frozen.weight], "lr": 5.0})
+    train(net, optimizer, autocast=True)
+    assert not torch.equal(frozen.weight, before)
+    assert frozen.weight.abs().max() == 1
+
+
 def test_a_gradient_laid_out_otherwise_is_used_all_the_same(stepped_in_bfloat16):
     layer, optimizer = stepped_in_bfloat16
     before = layer.weight.detach().clone()
