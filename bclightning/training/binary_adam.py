@@ -14,6 +14,9 @@ from torch.utils.hooks import RemovableHandle
 from bclightning.functional import kernels
 from bclightning.nn import BinaryLayer
 
+# Options of Adam's groups that would change the update, and that the kernels do not know.
+_UNKNOWN_OPTIONS = ("weight_decay", "amsgrad", "maximize", "differentiable")
+
 
 class BinaryAdam(Adam):
     """Adam that clips latent weights to [-1, 1] and binarizes them for the next forward pass.
@@ -25,9 +28,13 @@ class BinaryAdam(Adam):
     After a step the gradients of latent weights are gone: their memory holds the binary weights.
 
     Args:
-        params: Parameters or groups, as of `torch.optim.Adam`.
+        params: Parameters or groups, which may have an ``lr``, ``betas`` and ``eps`` of their own.
         layers: The binary layers that the latent weights belong to.
         lr: The learning rate of groups that give none.
+
+    Raises:
+        ValueError: A group asks for weight decay, AMSGrad, maximization or a differentiable step;
+            also in `step`, of groups that came with a state or were changed.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -50,6 +57,15 @@ class BinaryAdam(Adam):
         weights = [layer.weight for layer in self._layers.values()]
         weakref.finalize(self, _leave_to_others, weights, self._hooks).atexit = False
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with or without latent weights.
+
+        Args:
+            param_group: As of the constructor.
+        """
+        _refuse_unknown_options(param_group)
+        super().add_param_group(param_group)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient.
@@ -65,6 +81,7 @@ class BinaryAdam(Adam):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _refuse_unknown_options(group)
             others = []
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -149,6 +166,15 @@ class BinaryAdam(Adam):
         for parameter in parameters:
             if id(parameter) in self._layers:
                 parameter.clamp_(-1.0, 1.0)
+
+
+def _refuse_unknown_options(group: dict[str, Any]) -> None:
+    for option in _UNKNOWN_OPTIONS:
+        if group.get(option):
+            raise ValueError(
+                f"BinaryAdam does not know {option}, and a group sets it to {group[option]}; leave "
+                "it out, or use torch.optim.Adam and clip with ClipWeights or clip_latent_weights_"
+            )
 
 
 def _summing_in_full(weight: Tensor) -> Callable[[Tensor], None]:

@@ -80,6 +80,36 @@ def test_its_state_is_adams_and_goes_both_ways():
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("weight_decay", 0.1), ("amsgrad", True), ("maximize", True)]
+)
+def test_options_that_it_would_not_heed_are_refused(option, value):
+    net = network()
+    layers = binary_layers(net).values()
+    groups = parameter_groups(net, 0.01)
+    groups[-1][option] = value
+    with pytest.raises(ValueError, match=f"does not know {option}, and a group sets it to {value}"):
+        BinaryAdam(groups, layers)
+
+    elsewhere = torch.optim.Adam(groups)
+    optimizer = make_optimizer(net, learning_rate=0.01)
+    optimizer.load_state_dict(elsewhere.state_dict())
+    with pytest.raises(ValueError, match=option):
+        train(net, optimizer)
+
+
+def test_groups_have_rates_and_decays_of_their_own():
+    ours, theirs = network(), network()
+    options = {"betas": (0.5, 0.9), "eps": 1e-2}
+    mine, others = (
+        [group | options for group in parameter_groups(net, 0.01)] for net in (ours, theirs)
+    )
+    train(ours, BinaryAdam(mine, binary_layers(ours).values()))
+    train(theirs, torch.optim.Adam(others), clip=True)
+    for weight, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-5)
+
+
 def ready(layer) -> bool:
     return layer._ready is not None
 
