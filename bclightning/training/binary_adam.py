@@ -49,6 +49,7 @@ class BinaryAdam(Adam):
 
     def __init__(self, params: Any, layers: Iterable[BinaryLayer], lr: float = 1e-3) -> None:
         super().__init__(params, lr=lr, fused=True)
+        leave_unscaling_to_the_scaler(self)
         self._layers: dict[int, BinaryLayer] = {}
         for layer in layers:
             # Of layers that share a weight, one is made ready; the others binarize by themselves.
@@ -153,8 +154,6 @@ class BinaryAdam(Adam):
             [],
             [state["step"] for state in states],
             fused=True,
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=getattr(self, "found_inf", None),
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -166,6 +165,19 @@ class BinaryAdam(Adam):
         for parameter in parameters:
             if id(parameter) in self._layers:
                 parameter.clamp_(-1.0, 1.0)
+
+
+def leave_unscaling_to_the_scaler(optimizer: Adam) -> None:
+    """Let mixed precision scale gradients back before the step, not a fused Adam within it.
+
+    Only then can they be clipped in between: Lightning refuses to clip for an optimizer that scales
+    back by itself, even where nothing is scaled, as in bfloat16.
+
+    Example:
+        >>> optimizer = Adam([torch.zeros(1)], fused=True)
+        >>> leave_unscaling_to_the_scaler(optimizer)
+    """
+    optimizer._step_supports_amp_scaling = False
 
 
 def _refuse_unknown_options(group: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
 from bclightning.nn import binary_layers
-from bclightning.training.binary_adam import BinaryAdam
+from bclightning.training.binary_adam import BinaryAdam, leave_unscaling_to_the_scaler
 
 OptimizerName = Literal["adam", "sgd", "nesterov"]
 
@@ -82,7 +82,9 @@ def make_optimizer(
             return BinaryAdam(groups, binary_layers(model).values(), lr=learning_rate)
         case "adam":
             # The fused implementation reads and writes each weight once a step.
-            return torch.optim.Adam(groups, lr=learning_rate, fused=True)
+            optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
+            leave_unscaling_to_the_scaler(optimizer)
+            return optimizer
         case "sgd":
             return torch.optim.SGD(groups, lr=learning_rate)
         case "nesterov":

@@ -110,6 +110,34 @@ def test_groups_have_rates_and_decays_of_their_own():
         torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["none", "deterministic"])
+def test_scaled_gradients_are_scaled_back_and_an_overflow_costs_the_step_alone(method):
+    scaled, straight = network(method), network(method)
+    optimizers = [make_optimizer(net, learning_rate=0.01) for net in (scaled, straight)]
+    # By a power of two, so that the same bits come back.
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(4):
+        x = torch.randn(20, 12, generator=generator)
+        if step == 2:
+            scaler.scale(scaled(x).square().sum() * 1e38).backward()
+        else:
+            scaler.scale(scaled(x).square().mean()).backward()
+            straight(x).square().mean().backward()
+            optimizers[1].step()
+        scaler.step(optimizers[0])
+        scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+    assert scaler.get_scale() == 2.0**9
+    first, second = (optimizer.state_dict()["state"] for optimizer in optimizers)
+    for key in second:
+        for name in second[key]:
+            assert torch.equal(first[key][name], second[key][name])
+    for weight, other in zip(scaled.parameters(), straight.parameters(), strict=True):
+        assert torch.equal(weight, other)
+
+
 def ready(layer) -> bool:
     return layer._ready is not None
 

@@ -1,0 +1,55 @@
+"""Training a Classifier under Lightning's own options: precision, clipping, accumulation."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from bclightning.data import Digits
+from bclightning.models import MLP
+from bclightning.nn import binary_layers
+from bclightning.training import Classifier
+
+
+class Watched(Classifier):
+    """Note, right before each step, the norm of all gradients and the kinds of them."""
+
+    def __init__(self, method: str) -> None:
+        torch.manual_seed(0)
+        super().__init__(MLP(64, [32], regularizer=method), learning_rate=0.01)
+        self.norms = []
+        self.dtypes = set()
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val, gradient_clip_algorithm):
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.norms.append(float(torch.cat([g.double().flatten() for g in gradients]).norm()))
+        self.dtypes |= {gradient.dtype for gradient in gradients}
+
+
+def fit(model: Classifier, **settings) -> Trainer:
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **settings,
+    )
+    trainer.fit(model, datamodule=Digits(seed=0))
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("method", ["none", "dropout", "deterministic", "stochastic"])
+def test_gradients_are_clipped_before_the_step(method, precision):
+    model = Watched(method)
+    free = Watched(method)
+    fit(model, precision=precision, gradient_clip_val=0.01)
+    fit(free, precision=precision)
+    # Clipped in bfloat16, a norm is that to one part in 2**8.
+    assert max(model.norms) == pytest.approx(0.01, rel=2**-8)
+    assert min(free.norms) > 0.01
+    if binary_layers(model) and precision == "bf16-mixed":
+        assert model.dtypes == {torch.float32, torch.bfloat16}
