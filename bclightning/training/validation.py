@@ -53,7 +53,8 @@ class ReestimateBatchNorm(Callback):
         loader = source(self.images) if source else trainer.train_dataloader
         seen = 0
         for batch in loader or ():
-            images, _ = trainer.strategy.batch_to_device(batch)
+            converted = trainer.precision_plugin.convert_input(batch)
+            images, _ = trainer.strategy.batch_to_device(converted)
             yield images
             seen += len(images)
             if seen >= self.images:

@@ -53,3 +53,11 @@ def test_gradients_are_clipped_before_the_step(method, precision):
     assert min(free.norms) > 0.01
     if binary_layers(model) and precision == "bf16-mixed":
         assert model.dtypes == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize("method", ["none", "deterministic", "stochastic"])
+def test_it_trains_in_64_bits_over_several_batches_a_step(method):
+    model = Watched(method)
+    trainer = fit(model, precision="64-true", accumulate_grad_batches=2)
+    assert model.dtypes == {torch.float64}
+    assert float(trainer.callback_metrics["val/error"]) < 60
