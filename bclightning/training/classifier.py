@@ -180,8 +180,14 @@ class Classifier(LightningModule):
 
     def _unscaled_rate(self) -> float:
         groups = self.trainer.optimizers[0].param_groups
-        unscaled = [group["lr"] for group in groups if group.get("name") == "unscaled"]
-        return float((unscaled or [groups[0]["lr"]])[0])
+        for group in groups:
+            if group.get("name") == "unscaled":
+                return float(group["lr"])
+        first = groups[0]
+        if first.get("name") in binary_layers(self.network) and "initial_lr" in first:
+            # All parameters are binary weights: how far the rate has decayed is known of any.
+            return float(self.learning_rate * first["lr"] / first["initial_lr"])
+        return float(first["lr"])
 
     def _refuse_non_finite(self) -> None:
         if not torch.isfinite(self._loss_sum):

@@ -1,13 +1,16 @@
-"""Training a Classifier under Lightning's own options: precision, clipping, accumulation."""
+"""Training a Classifier under Lightning's own options, and the learning rate that it logs."""
+
+import copy
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
 
 from bclightning.data import Digits
 from bclightning.models import MLP
-from bclightning.nn import binary_layers
-from bclightning.training import Classifier
+from bclightning.nn import BinaryLinear, binary_layers
+from bclightning.training import Classifier, FirstEpochs
 
 
 class Watched(Classifier):
@@ -26,9 +29,9 @@ class Watched(Classifier):
         self.dtypes |= {gradient.dtype for gradient in gradients}
 
 
-def fit(model: Classifier, **settings) -> Trainer:
+def fit(model: Classifier, max_epochs: int = 1, **settings) -> Trainer:
     trainer = Trainer(
-        max_epochs=1,
+        max_epochs=max_epochs,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -61,3 +64,17 @@ def test_it_trains_in_64_bits_over_several_batches_a_step(method):
     trainer = fit(model, precision="64-true", accumulate_grad_batches=2)
     assert model.dtypes == {torch.float64}
     assert float(trainer.callback_metrics["val/error"]) < 60
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_logged_learning_rate_is_that_before_scaling(optimizer, bias):
+    network = nn.Sequential(nn.Flatten(), BinaryLinear(64, 10, bias=bias))
+    model = Classifier(
+        network, optimizer, learning_rate=1e-3, final_learning_rate=1e-5, loss="cross_entropy"
+    )
+    rates = [
+        float(fit(copy.deepcopy(model), max_epochs=2, **settings).callback_metrics["learning_rate"])
+        for settings in ({"callbacks": [FirstEpochs(1)]}, {})
+    ]
+    assert rates == pytest.approx([1e-3, 1e-4], rel=1e-5)
