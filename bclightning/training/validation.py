@@ -12,6 +12,7 @@ from bclightning.nn import (
     reestimate_batch_norm_,
     trains_and_evaluates_differently,
 )
+from bclightning.nn.batch_norm import _tracking
 
 
 class ReestimateBatchNorm(Callback):
@@ -21,7 +22,8 @@ class ReestimateBatchNorm(Callback):
     collected under sampled ones; the error is then several times too high, and the best epoch is
     chosen by chance. Before each validation the statistics are estimated anew on training images,
     and put back after it, so that training and checkpoints are as if this had not been there. A
-    network that is evaluated with the weights of its training is left alone.
+    network that is evaluated with the weights of its training, or that keeps no such statistics, is
+    left alone, and so is Lightning's check of a few batches before training.
 
     Args:
         images: How many training images to use at most.
@@ -36,7 +38,9 @@ class ReestimateBatchNorm(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Estimate the statistics anew, in training runs only."""
-        if trainer.state.fn != TrainerFn.FITTING or not trains_and_evaluates_differently(pl_module):
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if not _tracking(pl_module) or not trains_and_evaluates_differently(pl_module):
             return
         self._preserved.enter_context(preserving_batch_norm(pl_module))
         with trainer.precision_plugin.val_step_context():

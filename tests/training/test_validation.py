@@ -3,10 +3,17 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from bclightning.data import Digits
 from bclightning.models import MLP
-from bclightning.nn import evaluating_with, preserving_batch_norm, reestimate_batch_norm_
+from bclightning.nn import (
+    BinaryLinear,
+    evaluating_with,
+    preserving_batch_norm,
+    reestimate_batch_norm_,
+)
 from bclightning.training import Classifier, ReestimateBatchNorm
 
 
@@ -59,6 +66,33 @@ def test_statistics_take_a_bounded_number_of_training_images(monkeypatch):
     monkeypatch.setattr(Classifier, "configure_callbacks", lambda self: [callback])
     trained("stochastic")
     assert seen == [100, 100]
+
+
+def batches(count: int, **settings) -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 64, generator=generator)
+    return DataLoader(TensorDataset(images, images[:, :10].argmax(1)), 20, **settings)
+
+
+@pytest.mark.parametrize("tracking", [True, False])
+def test_loaders_of_ones_own_and_the_check_before_training_will_do(tracking):
+    network = nn.Sequential(
+        BinaryLinear(64, 32, binarization="stochastic"),
+        nn.BatchNorm1d(32, track_running_stats=tracking),
+        nn.ReLU(),
+        nn.Linear(32, 10),
+    )
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Classifier(network), batches(200), batches(40))
+    assert trainer.num_sanity_val_steps == 2
+    assert "val/error" in trainer.callback_metrics
 
 
 def test_testing_is_left_alone():
