@@ -1,11 +1,14 @@
 """Validation that is not misled by batch-norm statistics of other weights."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from bclightning.nn import (
     preserving_batch_norm,
@@ -54,7 +57,7 @@ class ReestimateBatchNorm(Callback):
         # A data module of the user's own may not offer a fixed subset; its training batches do.
         datamodule = getattr(trainer, "datamodule", None)
         source = getattr(datamodule, "statistics_dataloader", None)
-        loader = source(self.images) if source else trainer.train_dataloader
+        loader = source(self.images) if source else _afresh(trainer.train_dataloader)
         seen = 0
         for batch in loader or ():
             converted = trainer.precision_plugin.convert_input(batch)
@@ -63,3 +66,13 @@ class ReestimateBatchNorm(Callback):
             seen += len(images)
             if seen >= self.images:
                 return
+
+
+def _afresh(loader: Any) -> Any:
+    """A loader of the same batches that has no part in an epoch that is under way."""
+    if not isinstance(loader, DataLoader):
+        return loader
+    loader = copy.copy(loader)
+    # A loader with persistent workers has one iterator, which to begin anew would end the epoch.
+    loader._iterator = None
+    return loader

@@ -74,25 +74,45 @@ def batches(count: int, **settings) -> DataLoader:
     return DataLoader(TensorDataset(images, images[:, :10].argmax(1)), 20, **settings)
 
 
-@pytest.mark.parametrize("tracking", [True, False])
-def test_loaders_of_ones_own_and_the_check_before_training_will_do(tracking):
-    network = nn.Sequential(
-        BinaryLinear(64, 32, binarization="stochastic"),
-        nn.BatchNorm1d(32, track_running_stats=tracking),
-        nn.ReLU(),
-        nn.Linear(32, 10),
+def stochastic(tracking: bool = True) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(
+        nn.Sequential(
+            BinaryLinear(64, 32, binarization="stochastic"),
+            nn.BatchNorm1d(32, track_running_stats=tracking),
+            nn.ReLU(),
+            nn.Linear(32, 10),
+        )
     )
-    trainer = Trainer(
+
+
+def stock_trainer(**settings) -> Trainer:
+    return Trainer(
         max_epochs=1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **settings,
     )
-    trainer.fit(Classifier(network), batches(200), batches(40))
+
+
+@pytest.mark.parametrize("tracking", [True, False])
+def test_loaders_of_ones_own_and_the_check_before_training_will_do(tracking):
+    trainer = stock_trainer()
+    trainer.fit(stochastic(tracking), batches(200), batches(40))
     assert trainer.num_sanity_val_steps == 2
     assert "val/error" in trainer.callback_metrics
+
+
+def test_an_epoch_under_way_goes_on_after_validation():
+    seen = []
+    model = stochastic()
+    model.on_train_batch_start = lambda batch, batch_idx: seen.append(len(batch[0]))
+    loader = batches(200, num_workers=1, persistent_workers=True)
+    stock_trainer(val_check_interval=0.5).fit(model, loader, batches(40))
+    assert sum(seen) == 200
 
 
 def test_testing_is_left_alone():
