@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,14 +21,21 @@ from bclightning.nn.batch_norm import _tracking
 
 
 class ReestimateBatchNorm(Callback):
-    """Validate with batch-norm statistics of the weights that validation uses.
+    """Validate and test with batch-norm statistics of the weights that are used there.
 
     After stochastic training the real weights are evaluated, while the running averages were
     collected under sampled ones; the error is then several times too high, and the best epoch is
-    chosen by chance. Before each validation the statistics are estimated anew on training images,
-    and put back after it, so that training and checkpoints are as if this had not been there. A
-    network that is evaluated with the weights of its training, or that keeps no such statistics, is
-    left alone, and so is Lightning's check of a few batches before training.
+    chosen by chance. Before each validation and test, in a training run or by itself, the
+    statistics are estimated anew on training images, and put back after it, so that training and
+    checkpoints are as if this had not been there. A network that is evaluated with the weights of
+    its training, or that keeps no such statistics, is left alone, and so is Lightning's check of a
+    few batches before training. For predictions, `bclightning.reestimate_batch_norm_` replaces the
+    statistics for good.
+
+    The images come from the data module's ``statistics_dataloader`` where it has one, else from the
+    training batches of the run, the data module or the module: each batch is what the module's
+    ``forward`` takes, or a tuple or list that begins with it. Where there are none, a warning says
+    so, and the statistics stay as they are.
 
     Args:
         images: How many training images to use at most.
@@ -40,32 +49,78 @@ class ReestimateBatchNorm(Callback):
         self._preserved = contextlib.ExitStack()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Estimate the statistics anew, in training runs only."""
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        if not _tracking(pl_module) or not trains_and_evaluates_differently(pl_module):
-            return
-        self._preserved.enter_context(preserving_batch_norm(pl_module))
-        with trainer.precision_plugin.val_step_context():
-            reestimate_batch_norm_(pl_module, self._batches(trainer))
+        """Estimate the statistics anew."""
+        self._estimate(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the statistics of training back."""
         self._preserved.close()
 
-    def _batches(self, trainer: Trainer) -> Iterator[Tensor]:
-        # A data module of the user's own may not offer a fixed subset; its training batches do.
-        datamodule = getattr(trainer, "datamodule", None)
-        source = getattr(datamodule, "statistics_dataloader", None)
-        loader = source(self.images) if source else _afresh(trainer.train_dataloader)
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Estimate the statistics anew."""
+        self._estimate(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the statistics of training back."""
+        self._preserved.close()
+
+    def _estimate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not _tracking(pl_module):
+            return
+        if not trains_and_evaluates_differently(pl_module):
+            return
+        self._preserved.enter_context(preserving_batch_norm(pl_module))
+        try:
+            with trainer.precision_plugin.val_step_context():
+                reestimate_batch_norm_(pl_module, self._batches(trainer, pl_module))
+        except _NoImagesError as reason:
+            self._preserved.close()
+            rank_zero_warn(
+                f"{type(pl_module).__name__} is evaluated with the batch-norm statistics of the "
+                f"weights that training sampled, so its error is likely too high: {reason}; "
+                "or estimate them first, with bclightning.reestimate_batch_norm_"
+            )
+
+    def _batches(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[Tensor]:
+        if not is_overridden("forward", pl_module):
+            raise _NoImagesError("give the module a forward that takes a batch's inputs")
         seen = 0
-        for batch in loader or ():
+        for batch in self._loader(trainer, pl_module):
             converted = trainer.precision_plugin.convert_input(batch)
-            images, _ = trainer.strategy.batch_to_device(converted)
+            images = _inputs_of(trainer.strategy.batch_to_device(converted))
             yield images
             seen += len(images)
             if seen >= self.images:
                 return
+
+    def _loader(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+        # A data module of the user's own may not offer a fixed subset; its training batches do.
+        datamodule = getattr(trainer, "datamodule", None)
+        fixed = getattr(datamodule, "statistics_dataloader", None)
+        if trainer.state.fn == TrainerFn.FITTING:
+            return fixed(self.images) if fixed else _afresh(trainer.train_dataloader)
+        try:
+            if datamodule is not None and (fixed or is_overridden("train_dataloader", datamodule)):
+                # Lightning has set it up for the evaluation alone.
+                datamodule.setup("fit")
+                return fixed(self.images) if fixed else datamodule.train_dataloader()
+            if is_overridden("train_dataloader", pl_module):
+                return pl_module.train_dataloader()
+        except Exception as error:  # a network may be evaluated where its training data are not
+            raise _NoImagesError(f"let its training data load, which failed: {error}") from error
+        raise _NoImagesError("give the trainer a datamodule that has training batches")
+
+
+class _NoImagesError(Exception):
+    """There are no images to estimate statistics from; what to do about it."""
+
+
+def _inputs_of(batch: Any) -> Tensor:
+    """What a module's forward takes of a batch, as `torch.optim.swa_utils.update_bn` sees it."""
+    inputs = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(inputs, Tensor):
+        raise _NoImagesError("give batches that are a tensor or begin with one")
+    return inputs
 
 
 def _afresh(loader: Any) -> Any:

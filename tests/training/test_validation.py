@@ -1,16 +1,17 @@
 """Validation of stochastic networks is not misled by batch-norm statistics of sampled weights."""
 
+import copy
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from torch import nn
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bclightning.data import Digits
 from bclightning.models import MLP
 from bclightning.nn import (
     BinaryLinear,
-    evaluating_with,
     preserving_batch_norm,
     reestimate_batch_norm_,
 )
@@ -35,9 +36,9 @@ def trained(method: str, callbacks=()) -> tuple[Classifier, Digits, dict]:
     return model, data, trainer.callback_metrics
 
 
-def error(model: Classifier, data: Digits) -> float:
+def error(model: Classifier, loader: DataLoader) -> float:
     model.eval()
-    images, labels = next(iter(data.val_dataloader()))
+    images, labels = next(iter(loader))
     with torch.inference_mode():
         return 100 * float((model(images).argmax(1) != labels).float().mean())
 
@@ -46,14 +47,18 @@ def test_a_stochastic_network_is_validated_with_statistics_of_its_real_weights()
     model, data, metrics = trained("stochastic")
     with preserving_batch_norm(model):
         reestimate_batch_norm_(model, (images for images, _ in data.statistics_dataloader(5000)))
-        assert float(metrics["val/error"]) == pytest.approx(error(model, data), abs=1e-4)
+        assert float(metrics["val/error"]) == pytest.approx(
+            error(model, data.val_dataloader()), abs=1e-4
+        )
     # The running averages that training left are back, and would have said something else.
-    assert abs(error(model, data) - float(metrics["val/error"])) > 1
+    assert abs(error(model, data.val_dataloader()) - float(metrics["val/error"])) > 1
 
 
 def test_a_deterministic_network_is_validated_as_it_is():
     model, data, metrics = trained("deterministic")
-    assert float(metrics["val/error"]) == pytest.approx(error(model, data), abs=1e-4)
+    assert float(metrics["val/error"]) == pytest.approx(
+        error(model, data.val_dataloader()), abs=1e-4
+    )
 
 
 def test_statistics_take_a_bounded_number_of_training_images(monkeypatch):
@@ -115,14 +120,89 @@ def test_an_epoch_under_way_goes_on_after_validation():
     assert sum(seen) == 200
 
 
-def test_testing_is_left_alone():
-    model, data, _ = trained("stochastic")
-    with evaluating_with(model, "real"):
-        trainer = Trainer(
-            accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
-        )
-        (result,) = trainer.test(model, datamodule=data, verbose=False)
-    images, labels = next(iter(data.test_dataloader()))
-    with torch.inference_mode():
-        wrong = (model.eval()(images).argmax(1) != labels).float().mean()
-    assert result["test/error"] == pytest.approx(100 * float(wrong), abs=1e-4)
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_by_itself_has_statistics_of_the_real_weights_too(split):
+    model, data, metrics = trained("stochastic")
+    before = copy.deepcopy(model.state_dict())
+    trainer = stock_trainer()
+    if split == "val":
+        (result,) = trainer.validate(model, datamodule=data, verbose=False)
+        assert result["val/error"] == float(metrics["val/error"])
+    else:
+        (result,) = trainer.test(model, datamodule=Digits(seed=0), verbose=False)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    with preserving_batch_norm(model):
+        reestimate_batch_norm_(model, (images for images, _ in data.statistics_dataloader(5000)))
+        assert result[f"{split}/error"] == pytest.approx(error(model, loader), abs=1e-4)
+    assert abs(result[f"{split}/error"] - error(model, loader)) > 1
+
+
+class Data(LightningDataModule):
+    """One that loads training data only when it is told that they are needed."""
+
+    def setup(self, stage):
+        if stage == "fit":
+            self.training = batches(200)
+
+    def train_dataloader(self):
+        return self.training
+
+    def test_dataloader(self):
+        return batches(40)
+
+
+class WithData(Classifier):
+    def train_dataloader(self):
+        return batches(200)
+
+
+def missing():
+    raise FileNotFoundError("no such file")
+
+
+def noted_statistics(monkeypatch) -> list[Tensor]:
+    """The running means of each evaluation."""
+    means = []
+    evaluate = Classifier.test_step
+
+    def test_step(self, batch, batch_idx):
+        means.append(self.network[1].running_mean.clone())
+        evaluate(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "test_step", test_step)
+    return means
+
+
+@pytest.mark.parametrize("home", ["data module", "module"])
+def test_training_images_of_ones_own_data_module_or_module_will_do(home, monkeypatch):
+    means = noted_statistics(monkeypatch)
+    model = stochastic()
+    if home == "module":
+        model = WithData(model.network)
+        stock_trainer().test(model, batches(40), verbose=False)
+    else:
+        stock_trainer().test(model, datamodule=Data(), verbose=False)
+    reestimate_batch_norm_(model, (images for images, _ in batches(200)))
+    assert torch.equal(means[0], model.network[1].running_mean)
+
+
+@pytest.mark.parametrize("reason", ["no data", "not loaded", "batches", "forward"])
+def test_without_training_images_a_warning_says_what_to_do(reason, monkeypatch):
+    means = noted_statistics(monkeypatch)
+    model = stochastic()
+    says = "give the trainer a datamodule that has training batches"
+    if reason == "batches":
+        model.train_dataloader = lambda: [{"images": torch.zeros(20, 64)}]
+        says = "give batches that are a tensor or begin with one"
+    elif reason == "not loaded":
+        model.train_dataloader = missing
+        says = "let its training data load, which failed: no such file"
+    elif reason == "forward":
+        monkeypatch.setattr(Classifier, "forward", LightningModule.forward)
+        monkeypatch.setattr(Classifier, "_evaluate", lambda self, stage, batch: None)
+        says = "give the module a forward"
+    with pytest.warns(UserWarning, match=f"its error is likely too high: {says}.*; or estimate"):
+        stock_trainer().test(model, batches(40), verbose=False)
+    assert all((mean == 0).all() for mean in means)
