@@ -1,18 +1,24 @@
 """When binary weights are made and clipped: callbacks for any LightningModule."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from bclightning.errors import UserError
-from bclightning.nn import Binarization, binary_layers, clip_latent_weights_, convert_to_binary
+from bclightning.nn import (
+    Binarization,
+    BinaryLayer,
+    binary_layers,
+    clip_latent_weights_,
+    convert_to_binary,
+)
+from bclightning.nn.convert import _skipped
 from bclightning.training.binary_adam import BinaryAdam
-
-Stage = Literal["fit", "validate", "test", "predict"]
 
 
 class ClipWeights(Callback):
@@ -67,7 +73,8 @@ class BinaryConnect(ClipWeights):
     """Give any LightningModule binary weights: convert before training, clip after each step.
 
     The module needs to know nothing of this package. Its `Linear` and `Conv2d` layers become binary
-    in `setup`, before the optimizer is made and a checkpoint is loaded, for every stage.
+    in `setup`, before the optimizer is made and a checkpoint is loaded, for every stage. Layers
+    that are binary already stay as they are, with their own binarization.
 
     Args:
         binarization: ``deterministic`` or ``stochastic``.
@@ -86,7 +93,7 @@ class BinaryConnect(ClipWeights):
     def __init__(
         self,
         binarization: Binarization = "deterministic",
-        skip: list[str] | Callable[[str, torch.nn.Module], bool] | None = None,
+        skip: list[str] | Callable[[str, nn.Module], bool] | None = None,
     ) -> None:
         super().__init__()
         self.binarization = binarization
@@ -96,10 +103,19 @@ class BinaryConnect(ClipWeights):
         """Convert the module's layers before its optimizer is made."""
         self.convert(pl_module)
 
-    def convert(self, module: torch.nn.Module) -> None:
-        """Convert the layers of a module, once: testing after training finds them converted."""
-        if not binary_layers(module):
-            convert_to_binary(module, self.binarization, self.skip)
+    def convert(self, module: nn.Module) -> None:
+        """Convert what is neither binary already nor skipped: testing finds nothing left to do."""
+        skipped = _skipped(module, self.skip)
+        left = any(
+            type(inner) in (nn.Linear, nn.Conv2d) and id(inner) not in skipped
+            for inner in module.modules()
+        )
+        if left or not binary_layers(module):
+            convert_to_binary(
+                module,
+                self.binarization,
+                lambda _, inner: id(inner) in skipped or isinstance(inner, BinaryLayer),
+            )
 
 
 def _holds_any(optimizer: Optimizer, parameters: set[int]) -> bool:

@@ -152,6 +152,31 @@ def test_a_model_without_layers_to_convert_is_an_error():
         train(Empty(), [BinaryConnect()])
 
 
+@pytest.mark.parametrize("skip", [["decoder.2"], lambda name, module: name == "decoder.2"])
+def test_layers_that_are_binary_already_stay_and_the_others_are_converted(skip):
+    network = LitAutoEncoder()
+    network.encoder[0] = first = BinaryLinear(16, 8, binarization="stochastic")
+    BinaryConnect("deterministic", skip).convert(network)
+    kinds = {name: layer.binarization for name, layer in binary_layers(network).items()}
+    assert kinds == {
+        "encoder.0": "stochastic",
+        "encoder.2": "deterministic",
+        "decoder.0": "deterministic",
+    }
+    assert network.encoder[0] is first
+    # Another stage, or another trainer's callback, finds nothing left to do.
+    layers = list(network.modules())
+    BinaryConnect("stochastic", skip).convert(network)
+    assert all(a is b for a, b in zip(network.modules(), layers, strict=True))
+
+
+def test_what_is_skipped_must_be_there_also_where_layers_are_binary_already():
+    network = LitAutoEncoder()
+    network.encoder[0] = BinaryLinear(16, 8)
+    with pytest.raises(ValueError, match="skip='haed' matches no module"):
+        BinaryConnect(skip=["haed"]).convert(network)
+
+
 def test_latent_weights_in_16_bits_are_refused():
     class Half(LitAutoEncoder):
         def __init__(self):
