@@ -19,6 +19,7 @@ from bclightning.nn import (
 )
 from bclightning.nn.convert import _skipped
 from bclightning.training.binary_adam import BinaryAdam
+from bclightning.training.validation import ReestimateBatchNorm
 
 
 class ClipWeights(Callback):
@@ -76,10 +77,15 @@ class BinaryConnect(ClipWeights):
     in `setup`, before the optimizer is made and a checkpoint is loaded, for every stage. Layers
     that are binary already stay as they are, with their own binarization.
 
+    Validation and test have batch-norm statistics of the weights that they use, which after
+    stochastic training are not those of training; without, the error can be several times as high.
+    This is done as by `ReestimateBatchNorm`, unless the trainer has such a callback already.
+
     Args:
         binarization: ``deterministic`` or ``stochastic``.
         skip: What stays real: names of modules or shell patterns, or a function of (name, module);
             see `bclightning.nn.convert_to_binary`.
+        reestimate_batch_norm: Whether validation and test have statistics of their own.
 
     Raises:
         ValueError: In `setup`: nothing to convert, or a pattern that matches nothing.
@@ -94,14 +100,41 @@ class BinaryConnect(ClipWeights):
         self,
         binarization: Binarization = "deterministic",
         skip: list[str] | Callable[[str, nn.Module], bool] | None = None,
+        reestimate_batch_norm: bool = True,
     ) -> None:
         super().__init__()
         self.binarization = binarization
         self.skip = skip if skip is not None else []
+        self.reestimate_batch_norm = reestimate_batch_norm
+        self._statistics = ReestimateBatchNorm()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Convert the module's layers before its optimizer is made."""
         self.convert(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Estimate batch-norm statistics anew, of the weights that validation uses."""
+        if self._estimates(trainer):
+            self._statistics.on_validation_start(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the statistics of training back."""
+        self._statistics.on_validation_end(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Estimate batch-norm statistics anew, of the weights that the test uses."""
+        if self._estimates(trainer):
+            self._statistics.on_test_start(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the statistics of training back."""
+        self._statistics.on_test_end(trainer, pl_module)
+
+    def _estimates(self, trainer: Trainer) -> bool:
+        return self.reestimate_batch_norm and not any(
+            isinstance(callback, ReestimateBatchNorm)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        )
 
     def convert(self, module: nn.Module) -> None:
         """Convert what is neither binary already nor skipped: testing finds nothing left to do."""

@@ -37,6 +37,8 @@ class ReestimateBatchNorm(Callback):
     ``forward`` takes, or a tuple or list that begins with it. Where there are none, a warning says
     so, and the statistics stay as they are.
 
+    `Classifier` and `BinaryConnect` bring this along.
+
     Args:
         images: How many training images to use at most.
 

@@ -15,7 +15,7 @@ from bclightning.nn import (
     preserving_batch_norm,
     reestimate_batch_norm_,
 )
-from bclightning.training import Classifier, ReestimateBatchNorm
+from bclightning.training import BinaryConnect, Classifier, ReestimateBatchNorm
 
 
 def trained(method: str, callbacks=()) -> tuple[Classifier, Digits, dict]:
@@ -206,3 +206,58 @@ def test_without_training_images_a_warning_says_what_to_do(reason, monkeypatch):
     with pytest.warns(UserWarning, match=f"its error is likely too high: {says}.*; or estimate"):
         stock_trainer().test(model, batches(40), verbose=False)
     assert all((mean == 0).all() for mean in means)
+
+
+class LitNetwork(LightningModule):
+    """One that knows nothing of us, with batch norm; it notes the statistics of each evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10))
+        self.means = []
+
+    def forward(self, images):
+        return self.network(images)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.means.append(self.network[1].running_mean.clone())
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+    def train_dataloader(self):
+        return batches(200)
+
+
+@pytest.mark.parametrize("binarization", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_binary_connect_brings_the_statistics_to_any_module(binarization, wanted):
+    model = LitNetwork()
+    callback = BinaryConnect(binarization, reestimate_batch_norm=wanted)
+    trainer = stock_trainer(callbacks=[callback], num_sanity_val_steps=0)
+    trainer.fit(model, val_dataloaders=batches(20))
+    trainer.test(model, batches(20), verbose=False)
+    trained_with = model.network[1].running_mean.clone()
+    if binarization == "stochastic" and wanted:
+        reestimate_batch_norm_(model, (images for images, _ in batches(200)))
+        assert not torch.equal(trained_with, model.network[1].running_mean)
+    assert len(model.means) == 2
+    assert all(torch.equal(mean, model.network[1].running_mean) for mean in model.means)
+
+
+def test_a_callback_of_ones_own_takes_the_place_of_binary_connects(monkeypatch):
+    estimated = []
+    monkeypatch.setattr(
+        "bclightning.training.validation.reestimate_batch_norm_",
+        lambda model, batches: estimated.append(sum(len(images) for images in batches)),
+    )
+    callbacks = [BinaryConnect("stochastic"), ReestimateBatchNorm(images=60)]
+    trainer = stock_trainer(callbacks=callbacks, num_sanity_val_steps=0)
+    trainer.fit(LitNetwork(), val_dataloaders=batches(20))
+    assert estimated == [60]
