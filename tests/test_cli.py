@@ -101,8 +101,11 @@ def test_a_damaged_last_checkpoint_is_told_when_a_run_goes_on(folder, tiny, refu
 
 def test_what_is_trained_cannot_change_when_a_run_goes_on(folder, tiny, refused):
     main(["fit", "--config", tiny, "--run_id", "r"])
-    said = refused("fit", "--resume", "r", "--trainer.max_epochs=9")
-    assert "--trainer.max_epochs cannot change when a run goes on" in said
+    (folder / "more.yaml").write_text("trainer:\n  max_epochs: 9\n")
+    for words in (["--trainer.max_epochs=9"], ["--config", "more.yaml"], ["-c", "more.yaml"]):
+        option = words[0].partition("=")[0]
+        said = refused("fit", "--resume", "r", *words)
+        assert f"{option} cannot change when a run goes on" in said
 
 
 def test_a_loss_that_becomes_nan_says_when_and_what_to_try(folder, tiny, refused):

@@ -15,7 +15,7 @@ from bclightning.experiments.job import SETTINGS
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import method_table
-from bclightning.experiments.settings import PLACES
+from bclightning.experiments.settings import overrides
 from bclightning.inference import (
     EvalWeights,
     MethodError,
@@ -215,9 +215,7 @@ def rebuilt(arguments: Sequence[str], command: str, shown: dict[str, str] | None
     checkpoint, rest = take_option(rest, "--ckpt_path")
     helping = {"-h", "--help"} & set(rest)
     folder = None
-    recorded = checkpoint is None and all(
-        word.startswith(PLACES) for word in rest if word.startswith("--")
-    )
+    recorded = checkpoint is None and not overrides(rest)
     if run is not None:
         folder = RunFolder.find(run)
         rest = ["--config", str(folder.config), *rest]

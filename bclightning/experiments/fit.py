@@ -24,7 +24,7 @@ from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import print_report
-from bclightning.experiments.settings import PLACES, settings_of
+from bclightning.experiments.settings import overrides, settings_of
 from bclightning.experiments.tracking import TrackingLogger, how_to_look, start_tracking
 from bclightning.experiments.wandb_settings import decide_mode
 from bclightning.inference import chosen_method
@@ -363,9 +363,8 @@ def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule)
 
 
 def _refuse_overrides(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        if argument.startswith("--") and not argument.startswith(PLACES):
-            raise UserError(
-                f"{argument.partition('=')[0]} cannot change when a run goes on, since it would be "
-                "another run; start a new one, or leave it out"
-            )
+    for option in overrides(arguments):
+        raise UserError(
+            f"{option} cannot change when a run goes on, since it would be another run; "
+            "start a new one, or leave it out"
+        )

@@ -1,5 +1,6 @@
 """What of a configuration decides what is trained. Light: imports no torch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 # What says where a run lies, what it is called and how it is shown, and nothing of what is trained.
@@ -48,3 +49,18 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
 
     walk(config, "")
     return settings
+
+
+def overrides(words: Sequence[str]) -> list[str]:
+    """The options on a command line that change more of a run than where things are.
+
+    Args:
+        words: The command line beside the run's own configuration.
+
+    Example:
+        >>> overrides(["--data.root", "here", "-c", "other.yaml", "--model.momentum=0.5"])
+        ['-c', '--model.momentum']
+    """
+    # By one dash: -c is --config.
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    return [option for option in options if not option.startswith(PLACES)]

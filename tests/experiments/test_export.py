@@ -257,6 +257,8 @@ def test_what_a_record_does_not_have_is_added_to_it(runs):
     main(["test", "--run", "stochastic", "--eval-weights", "real"])
     words = ["test", "--run", "stochastic", "--eval-weights", "ensemble"]
     main([*words, "--data.batch_size", "20"])
+    (runs / "more.yaml").write_text("data:\n  init_args:\n    batch_size: 20\n")
+    main([*words, "-c", "more.yaml"])
     main(["validate", "--run", "stochastic", "--eval-weights", "ensemble"])
     assert record(runs, "stochastic").test == before
     main([*words, "--ensemble-size", "3"])
