@@ -104,10 +104,16 @@ def method_of(network: nn.Module) -> str:
         >>> from bclightning.models import MLP
         >>> method_of(MLP(regularizer="dropout"))
         'dropout'
+        >>> method_of(MLP(regularizer="none", input_dropout=0.2))
+        'none'
     """
     layers = list(binary_layers(network).values())
     if layers:
         return layers[0].binarization
+    match getattr(network, "regularizer", None):
+        case "none" | "dropout" as regularizer:
+            # It may drop pixels besides, with any regularizer.
+            return str(regularizer)
     dropped = [m for m in network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     return "dropout" if dropped else "none"
 
@@ -287,7 +293,7 @@ class _Run:
         return RunRecord(
             run_id=self.folder.run_id,
             experiment=self.folder.path.resolve().parent.name,
-            method=method_of(self.model),
+            method=method_of(self.model.network),
             data=data_name(data),
             seed=self.cli.config.seed_everything,
             epochs=self.trainer.max_epochs or 0,
@@ -357,7 +363,7 @@ def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule)
     if config.run_id is None:
         # Runs that a script starts in the same second are told apart by two random bytes.
         stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        config.run_id = f"{name}-{method_of(model)}-s{config.seed_everything}-{stamp}"
+        config.run_id = f"{name}-{method_of(model.network)}-s{config.seed_everything}-{stamp}"
     run_id = checked_name(config.run_id, "--run_id")
     return RunFolder(Path(config.runs_dir) / config.experiment / run_id)
 

@@ -46,6 +46,13 @@ def test_each_method_trains_and_is_judged(folder, tiny, capsys, method, judged, 
         assert part in said
 
 
+def test_pixels_dropped_besides_make_no_other_method(folder, tiny):
+    words = ["--trainer.max_epochs", "1", "--model.network.input_dropout", "0.2", "--run_id"]
+    for method in ("none", "dropout", "stochastic"):
+        main(["fit", "--config", tiny, *words, method, "--model.network.regularizer", method])
+        assert RunRecord.read(folder / f"results/runs/digits/{method}/run.json").method == method
+
+
 def test_the_epoch_with_the_best_validation_error_is_the_one_that_is_tested(folder, tiny):
     main(["fit", "--config", tiny, "--trainer.max_epochs", "6", "--run_id", "r"])
     run = folder / "results" / "runs" / "digits" / "r"
