@@ -46,6 +46,15 @@ from bclightning.data import MNIST
         (["fit", "TINY", "--run_id", "../elsewhere"], "must be 1 to 64 letters, digits, dots"),
         (["fit", "TINY", "--experiment", ".."], "must be 1 to 64 letters, digits, dots"),
         (["fit", "TINY", "--warm_start", "no.ckpt"], "there is no checkpoint no.ckpt"),
+        (
+            ["fit", "TINY", "--seed_everything", "false"],
+            "is a number from 0 to 4294967295, and not",
+        ),
+        (
+            ["fit", "TINY", "--seed_everything", "-1"],
+            "is a number from 0 to 4294967295, and not -1",
+        ),
+        (["fit", "TINY", "--seed_everything", "4294967296"], "and not 4294967296"),
         (["fit", "--resume"], "--resume needs a value"),
         (["fit", "--resume", "nothere"], "there is no run 'nothere'"),
         (["test"], "bcl test --run RUN, or bcl test --config FILE --ckpt_path CHECKPOINT"),

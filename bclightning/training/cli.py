@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError  # type: ignore[attr-defined]
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.seed import max_seed_value, min_seed_value
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -168,6 +169,13 @@ class RunCLI(LightningCLI):
         self.config = parser.parse_args(cast(list[str], args))
         for option in self._shown:
             del self.config[option.removeprefix("--").replace("-", "_")]
+        seed = self.config.seed_everything
+        # Lightning takes false for no seed; what a run draws is a function of its own.
+        if isinstance(seed, bool) or not min_seed_value <= seed <= max_seed_value:
+            raise UserError(
+                f"--seed_everything is a number from {min_seed_value} to {max_seed_value}, "
+                f"and not {str(seed).lower()}"
+            )
 
     def instantiate_classes(self) -> None:
         """Nothing yet: a run's folder is made between the check and the building."""
