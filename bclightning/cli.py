@@ -99,7 +99,7 @@ def _dispatch(words: list[str]) -> None:
 
             evaluate(rest, command)
         case "predict" if any(word.startswith(_OF_A_RUN) for word in rest):
-            from bclightning.experiments.evaluate import predict
+            from bclightning.experiments.predict import predict
 
             predict(rest)
         case "predict":

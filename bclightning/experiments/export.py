@@ -14,7 +14,7 @@ from torch import Tensor
 from bclightning import __version__
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
-from bclightning.experiments.evaluate import rebuilt, statistics_batches
+from bclightning.experiments.rebuild import rebuilt, statistics_batches
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.units import megabytes
 from bclightning.inference import BatchNorm, PackedModel, PackedNetwork, chosen_method, error_rate

@@ -15,13 +15,14 @@ from torch import nn
 
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
-from bclightning.experiments.evaluate import evaluate_methods, load_weights
+from bclightning.experiments.evaluate import evaluate_methods
 from bclightning.experiments.folder import RunFolder, checked_name
 from bclightning.experiments.interrupt import Interrupted, interruptible
 from bclightning.experiments.job import SETTINGS, Job, LoadedData
 from bclightning.experiments.portrait import write_portrait
 from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
+from bclightning.experiments.rebuild import load_weights
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import print_report
 from bclightning.experiments.settings import overrides, settings_of

@@ -1,0 +1,40 @@
+"""`bcl predict --run`: the test images as a trained network classifies them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bclightning.experiments.rebuild import rebuilt, statistics_batches
+from bclightning.inference import chosen_method
+from bclightning.inference.scores import scores_as_csv
+from bclightning.nn import reestimate_batch_norm_
+from bclightning.storage import checked_target, write_text
+from bclightning.training.cli import take_option
+
+
+def predict(arguments: Sequence[str]) -> Path:
+    """Run `bcl predict`: write the class and the scores of each test image to a CSV file."""
+    output, rest = take_option(arguments, "--output")
+    given = rebuilt(
+        rest, "predict", {"--output": "The CSV file to write; predictions.csv when left out."}
+    )
+    model, datamodule = given.model, given.datamodule
+    path = checked_target(output or "predictions.csv")
+    weights, statistics = chosen_method(model)
+    if statistics == "re-estimated":
+        datamodule.setup("fit")
+        batches = statistics_batches(datamodule)
+        reestimate_batch_norm_(model, (images for images, _ in batches))
+    predictions = given.trainer.predict(model, datamodule=datamodule) or []
+    scores = torch.cat([scores for scores in predictions if isinstance(scores, torch.Tensor)])
+    classes = getattr(datamodule, "class_names", None) or [str(i) for i in range(scores.shape[1])]
+    write_text(path, scores_as_csv(range(len(scores)), scores, classes))
+    Console().print(
+        f"{given.name}: {len(scores)} predictions with {weights} weights and batch-norm statistics "
+        f"{statistics}, in {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return path
