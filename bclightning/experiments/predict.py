@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from bclightning.experiments.rebuild import rebuilt, statistics_batches
 from bclightning.inference import chosen_method
+from bclightning.inference.methods import scores_of
 from bclightning.inference.scores import scores_as_csv
 from bclightning.nn import reestimate_batch_norm_
 from bclightning.storage import checked_target, write_text
@@ -23,12 +23,16 @@ def predict(arguments: Sequence[str]) -> Path:
     model, datamodule = given.model, given.datamodule
     path = checked_target(output or "predictions.csv")
     weights, statistics = chosen_method(model)
-    if statistics == "re-estimated":
-        datamodule.setup("fit")
-        batches = statistics_batches(datamodule)
-        reestimate_batch_norm_(model, (images for images, _ in batches))
-    predictions = given.trainer.predict(model, datamodule=datamodule) or []
-    scores = torch.cat([scores for scores in predictions if isinstance(scores, torch.Tensor)])
+    # In one process, as for the errors: of several each would classify, and write, its own part.
+    device = given.trainer.strategy.root_device
+    model.to(device)
+    datamodule.setup("predict")
+    with given.trainer.precision_plugin.forward_context():
+        if statistics == "re-estimated":
+            datamodule.setup("fit")
+            batches = statistics_batches(datamodule)
+            reestimate_batch_norm_(model, (images.to(device) for images, _ in batches))
+        scores = scores_of(model, datamodule.predict_dataloader())
     classes = getattr(datamodule, "class_names", None) or [str(i) for i in range(scores.shape[1])]
     write_text(path, scores_as_csv(range(len(scores)), scores, classes))
     Console().print(

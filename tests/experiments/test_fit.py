@@ -1,6 +1,8 @@
 """A run from its command line to its record."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -93,6 +95,17 @@ def test_predictions_are_those_of_the_chosen_method(folder, tiny):
     wrong = sum(p != t for p, t in zip(predicted, labels, strict=True))
     record = RunRecord.read(folder / "results/runs/digits/r/run.json")
     assert 100 * wrong / 300 == pytest.approx(record.test_error)
+
+
+def test_a_network_that_several_processes_trained_is_shown_every_image(folder, tiny):
+    main(["fit", "--config", tiny, "--run_id", "r"])
+    main(["predict", "--run", "r"])
+    expected = (folder / "predictions.csv").read_text()
+    words = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--output", "two.csv"]
+    command = [sys.executable, "-m", "bclightning", "predict", "--run", "r", *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert (folder / "two.csv").read_text() == expected
+    assert len(expected.splitlines()) == 1 + 300
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(folder, tiny):
@@ -214,8 +227,6 @@ def test_a_network_and_data_of_the_users_own(folder, tiny, monkeypatch):
 
 
 def test_w_and_b_sees_method_data_seed_and_results(folder, tiny):
-    import subprocess
-    import sys
     from pathlib import Path
 
     main(["fit", "--config", tiny, "--run_id", "r", "--wandb.mode", "offline"])
