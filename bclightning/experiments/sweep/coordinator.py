@@ -1,6 +1,5 @@
 """The coordinator: hands trials to worker processes, and survives whatever becomes of them."""
 
-import contextlib
 import multiprocessing
 import os
 import time
@@ -169,12 +168,17 @@ class Coordinator:
         arguments = ("--config", self._recipe, *ticket.arguments, *self._more)
         goes_on = folder.config.exists()
         task = Task(arguments, str(folder.path), ticket.token, wait=self._prunes)
+        if self._tell(worker, task):
+            self._view.event(ticket.run_id, "goes on" if goes_on else "begins")
+
+    def _tell(self, worker: _Worker, message: object) -> bool:
+        """Say something to a worker, and whether it was there to hear it."""
         try:
-            worker.connection.send(task)
+            worker.connection.send(message)
         except OSError:
             # Dead; the line's end is read next.
-            return
-        self._view.event(ticket.run_id, "goes on" if goes_on else "begins")
+            return False
+        return True
 
     def _hear(self, worker: _Worker, message: object) -> None:
         ticket = worker.ticket
@@ -186,7 +190,7 @@ class Coordinator:
                 worker.epoch = number
                 self._view.epoch(ticket.run_id, number, error)
                 if self._prunes:
-                    worker.connection.send(not self._studies.report(ticket, number, error))
+                    self._tell(worker, not self._studies.report(ticket, number, error))
                 return
             case Done(content) if ticket is not None:
                 record = RunRecord.parse(content)
@@ -227,8 +231,7 @@ class Coordinator:
         deadline = time.monotonic() + GRACE
         for worker in self._workers:
             if worker.ticket is None and worker.ready:
-                with contextlib.suppress(OSError):
-                    worker.connection.send(None)
+                self._tell(worker, None)
             else:
                 worker.process.terminate()
         for worker in self._workers:
