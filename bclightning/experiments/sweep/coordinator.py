@@ -114,7 +114,7 @@ class Coordinator:
                 goes on when the sweep is started again.
         """
         self._jobs = jobs
-        self._threads = threads or max(1, len(os.sched_getaffinity(0)) // jobs)
+        self._threads = threads or max(1, _cores() // jobs)
         try:
             while not self._over():
                 self._start_workers()
@@ -240,6 +240,13 @@ class Coordinator:
             if worker.ticket is not None:
                 self._studies.put_back(worker.ticket)
         self._workers.clear()
+
+
+def _cores() -> int:
+    """The cores that this process may use, as far as the system says."""
+    # macOS and Windows ask no process which cores it may use.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _told(record: RunRecord) -> str:

@@ -75,3 +75,13 @@ def test_a_worker_that_dies_before_it_is_told_to_go_on_is_replaced(swept, monkey
     said, trials = swept()
     assert said.count("its worker died; it will go on") == 1
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+
+
+def test_where_no_process_is_bound_to_cores_the_workers_share_all_of_them(
+    swept, tmp_path, monkeypatch
+):
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    swept(jobs=2)
+    assert (tmp_path / "worker-0.log.threads").read_text() == "3"
