@@ -1,11 +1,13 @@
 """Top floor: `bcl`. It reads the first word and imports what that command needs, and no more."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bclightning import __version__
 from bclightning.errors import UserError, nearest
+from bclightning.experiments.interrupt import Interrupted
 from bclightning.storage import full_disk
 
 USAGE = """\
@@ -62,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch(words)
+    except Interrupted as interruption:
+        raise SystemExit(interruption.exit_code) from None
+    except KeyboardInterrupt:
+        # Where there is nothing to end in order.
+        raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
         print(f"bcl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -82,7 +89,9 @@ def _dispatch(words: list[str]) -> None:
         case "--version":
             print(f"bcl {__version__}")
         case "fit":
-            _fit(rest)
+            from bclightning.experiments.fit import fit
+
+            fit(rest)
         case "sweep":
             _sweep(rest)
         case "compare":
@@ -119,24 +128,13 @@ def _dispatch(words: list[str]) -> None:
             raise UserError(f"there is no command {command!r}{hint}; bcl --help lists them")
 
 
-def _fit(arguments: list[str]) -> None:
-    from bclightning.experiments.fit import fit
-    from bclightning.experiments.interrupt import Interrupted
-
-    try:
-        fit(arguments)
-    except Interrupted as interruption:
-        raise SystemExit(interruption.exit_code) from None
-
-
 def _sweep(arguments: list[str]) -> None:
-    from bclightning.experiments.interrupt import Interrupted
     from bclightning.experiments.sweep.command import sweep
 
     try:
         failed = sweep(arguments)
-    except Interrupted as interruption:
+    except Interrupted:
         print("stopped; the same command goes on", file=sys.stderr)
-        raise SystemExit(interruption.exit_code) from None
+        raise
     if failed:
         raise SystemExit(failed)

@@ -1,6 +1,7 @@
 """The command line: what is refused and how, and what starting costs."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -226,6 +227,25 @@ def test_two_processes_train_one_network(folder, tiny):
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("\nbest epoch ") == 1
     assert (folder / "results/runs/digits/r/metrics.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "at_work"),
+    [
+        (["test", "--run", "r"], "experiments.evaluate.evaluate"),
+        (["export", "r"], "experiments.export.export"),
+        (["predict", "--run", "r"], "experiments.predict.predict"),
+        (["predict", "r.bcl", "--images", "a.png"], "inference.command.classify"),
+        (["compare", "results/runs/digits"], "experiments.compare.command.compare_runs"),
+        (["summary", "r"], "experiments.summary.summary"),
+    ],
+)
+def test_ctrl_c_ends_what_has_nothing_to_go_on_with(monkeypatch, capsys, words, at_work):
+    monkeypatch.setattr(f"bclightning.{at_work}", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_a_full_disk_that_no_writer_of_ours_met_is_one_sentence_too(

@@ -171,7 +171,9 @@ class _Run:
             exit_code = 0
         except Interrupted as interruption:
             self._end("interrupted", interruption.signal_name)
-            self._say_how_to_go_on()
+            if self.epochs is None:
+                # Who asked for some epochs keeps no folder to go on with.
+                self._say_how_to_go_on()
             raise
         except BaseException as error:
             self._end("failed", f"{type(error).__name__}: {error}")

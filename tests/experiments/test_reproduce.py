@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from bclightning.cli import main
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.reproduce import Difference, what_changed
+from bclightning.training.seeding import SeedEachEpoch
 
 RUN = Path("results/runs/digits/r")
 
@@ -124,6 +127,18 @@ def test_another_seed_is_not_the_same_run(recorded, capsys):
 )
 def test_a_mistake_is_one_sentence(recorded, refused, words, sentence):
     assert sentence in refused("reproduce", *words)
+
+
+def test_ctrl_c_ends_it_without_a_word_of_a_folder_that_is_gone(recorded, capsys, monkeypatch):
+    monkeypatch.setattr(
+        SeedEachEpoch, "on_train_epoch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main(["reproduce", str(recorded)])
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err
+    assert "--resume" not in said
+    assert "Traceback" not in said
 
 
 def test_other_data_is_refused(recorded, refused):
