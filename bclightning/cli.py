@@ -1,8 +1,11 @@
 """Top floor: `bcl`. It reads the first word and imports what that command needs, and no more."""
 
+import contextlib
+import os
+import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bclightning import __version__
@@ -63,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch(words)
+        with _ending_with_its_reader():
+            _dispatch(words)
     except Interrupted as interruption:
         raise SystemExit(interruption.exit_code) from None
     except KeyboardInterrupt:
@@ -79,6 +83,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"bcl: {full}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextlib.contextmanager
+def _ending_with_its_reader() -> Iterator[None]:
+    """End quietly where nobody reads on what is printed, as beside ``| head``.
+
+    Raises:
+        SystemExit: With 1, as rich's tables do.
+    """
+    try:
+        try:
+            yield
+        finally:
+            # What is still kept back would be written when Python ends, and fail outside of this.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            # Another pipe than the output.
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _nobody_reads() -> bool:
+    """Whether the output is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _dispatch(words: list[str]) -> None:

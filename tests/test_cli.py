@@ -248,6 +248,32 @@ def test_ctrl_c_ends_what_has_nothing_to_go_on_with(monkeypatch, capsys, words, 
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["sweep", "--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(folder, words, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, "-m", "bclightning", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert process.stderr == ""
+    assert process.returncode in (0, 1)
+
+
+def test_a_broken_pipe_of_another_kind_is_told(folder, monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("bclightning.experiments.summary.summary", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["summary", "r"])
+
+
 def test_a_full_disk_that_no_writer_of_ours_met_is_one_sentence_too(
     folder, tiny, refused, monkeypatch
 ):
