@@ -82,6 +82,14 @@ def test_a_run_folder_that_exists_is_left_alone(folder, tiny, refused):
     assert [path.name for path in existing.iterdir()] == ["mine"]
 
 
+def test_a_folder_of_runs_that_is_a_file(folder, tiny, refused):
+    (folder / "runs").write_text("mine")
+    for place in ("runs", "runs/deeper"):
+        said = refused("fit", "--config", tiny, "--runs_dir", place, "--run_id", "r")
+        assert f"{place}/digits/r cannot be made: Not a directory; give another --runs_dir" in said
+    assert (folder / "runs").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

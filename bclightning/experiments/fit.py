@@ -24,6 +24,7 @@ from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
 from bclightning.experiments.rebuild import load_weights
 from bclightning.experiments.record import RunRecord
+from bclightning.experiments.rehearsal import rehearse
 from bclightning.experiments.report import print_report
 from bclightning.experiments.settings import overrides, settings_of
 from bclightning.experiments.tracking import TrackingLogger, how_to_look, start_tracking
@@ -94,6 +95,8 @@ def fit(
         run = _Run(cli, model, datamodule, folder, callbacks, epochs)
         if resumed is None:
             # Not before everything that can be checked is checked.
+            if isinstance(datamodule, ImageDataModule):
+                rehearse(model.network, datamodule, run.trainer.strategy.root_device)
             run.create()
         return run.go()
 

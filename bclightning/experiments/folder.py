@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 
 from bclightning.errors import UserError
-from bclightning.storage import TEMPORARY_SUFFIX
+from bclightning.storage import TEMPORARY_SUFFIX, full_disk
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -80,7 +80,7 @@ class RunFolder:
         """Make the folder of a new run.
 
         Raises:
-            UserError: It exists; nothing in it was touched.
+            UserError: It exists, and nothing in it was touched; or it cannot be made.
         """
         try:
             self.path.mkdir(parents=True)
@@ -88,6 +88,11 @@ class RunFolder:
             raise UserError(
                 f"the run folder {self.path} exists; give another --run_id, "
                 f"or go on with that run: bcl fit --resume {self.path}"
+            ) from error
+        except OSError as error:
+            raise full_disk(error, self.path) or UserError(
+                f"the run folder {self.path} cannot be made: {error.strerror}; "
+                "give another --runs_dir"
             ) from error
         self.checkpoints.mkdir()
 
