@@ -88,11 +88,12 @@ def fit(
         if isinstance(datamodule, ImageDataModule):
             # Before there is a folder: a run that has no data has nothing to remember.
             (loaded or LoadedData()).provide(datamodule, cli.plain_config()["data"])
-        if cli.config.warm_start:
-            load_weights(model, cli.config.warm_start)
         if resumed is None:
             folder = _new_folder(cli, model, datamodule)
         run = _Run(cli, model, datamodule, folder, callbacks, epochs)
+        if cli.config.warm_start and not run.checkpoint.last_path.exists():
+            # Later on its file is not needed, and may be gone.
+            load_weights(model, cli.config.warm_start)
         if resumed is None:
             # Not before everything that can be checked is checked.
             if isinstance(datamodule, ImageDataModule):

@@ -209,6 +209,30 @@ def test_a_finished_run_is_not_trained_again(folder, tiny):
     assert (run / "checkpoints/last.ckpt").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_the_file_of_a_warm_start_is_needed_in_the_first_epoch_alone(folder, tiny, refused, epochs):
+    main(["fit", "--config", tiny, "--run_id", "first"])
+    runs = folder / "results/runs/digits"
+    warm = runs / "first/checkpoints/best.ckpt"
+    words = ["fit", "--config", tiny, "--warm_start", str(warm), "--run_id"]
+    main([*words, "whole"])
+
+    def stop(self, trainer, *_):
+        if trainer.current_epoch == epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SeedEachEpoch, "on_validation_start", stop)
+        with pytest.raises(SystemExit):
+            main([*words, "stopped"])
+    away = warm.rename(folder / "away.ckpt")
+    if not epochs:
+        assert f"there is no checkpoint {warm}" in refused("fit", "--resume", "stopped")
+        away.rename(warm)
+    main(["fit", "--resume", "stopped"])
+    assert differences(runs / "stopped", runs / "whole") == []
+
+
 def test_a_torn_checkpoint_is_never_taken_for_the_last_one(folder, tiny, monkeypatch):
     main(["fit", "--config", tiny, "--run_id", "r"])
     run = folder / "results/runs/digits/r"
