@@ -67,7 +67,7 @@ def fit(
             and test nothing.
 
     Returns:
-        The finished run's record.
+        The finished run's record; as it is, of a run that was finished already.
 
     Raises:
         UserError: A mistake in the configuration, the data or the machine's state.
@@ -77,6 +77,8 @@ def fit(
     if resumed is not None:
         folder = RunFolder.find(resumed)
         _refuse_overrides(rest)
+        if (finished := _finished(folder)) is not None:
+            return finished
         rest = ["--config", str(folder.config), *rest]
     quiet_lightning()
     keep_freed_memory()
@@ -373,6 +375,22 @@ def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule)
         config.run_id = f"{name}-{method_of(model.network)}-s{config.seed_everything}-{stamp}"
     run_id = checked_name(config.run_id, "--run_id")
     return RunFolder(Path(config.runs_dir) / config.experiment / run_id)
+
+
+def _finished(folder: RunFolder) -> RunRecord | None:
+    """The record of a run that is finished, which is said; it stays as it is."""
+    if not folder.record.exists():
+        return None
+    record = RunRecord.read(folder.record)
+    if record.status != "finished":
+        return None
+    Console().print(
+        f"the run {folder.path} is finished, and stays as it is; "
+        f"its errors once more: bcl test --run {folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return record
 
 
 def _refuse_overrides(arguments: Sequence[str]) -> None:

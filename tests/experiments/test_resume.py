@@ -47,6 +47,12 @@ def differences(run, whole) -> list[str]:
     return [key for key in ours if not same(ours[key], theirs[key])]
 
 
+def unfinished(run) -> None:
+    """Let a run's record be what a kill leaves."""
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "running", "test": []}))
+
+
 @pytest.mark.parametrize("method", ["stochastic", "dropout"])
 @pytest.mark.parametrize(
     ("hook", "calls"),
@@ -199,14 +205,18 @@ def test_a_users_own_shuffled_loader_goes_on_in_the_same_order(folder, tiny, met
     assert differences(runs / "stopped", runs / "whole") == []
 
 
-def test_a_finished_run_is_not_trained_again(folder, tiny):
+def test_a_finished_run_is_said_to_be_finished_and_stays_as_it_is(
+    folder, tiny, capsys, monkeypatch
+):
     main(["fit", "--config", tiny, "--run_id", "r"])
+    main(["test", "--run", "r", "--eval-weights", "ensemble", "--ensemble-size", "2"])
     run = folder / "results/runs/digits/r"
-    before = end_of(run)
-    stamp = (run / "checkpoints/last.ckpt").stat().st_mtime_ns
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.setattr("bclightning.experiments.fit.git_state", lambda: {"commit": "other"})
+    capsys.readouterr()
     main(["fit", "--resume", "r"])
-    assert same(end_of(run), before)
-    assert (run / "checkpoints/last.ckpt").stat().st_mtime_ns == stamp
+    assert "the run results/runs/digits/r is finished" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -238,6 +248,7 @@ def test_a_torn_checkpoint_is_never_taken_for_the_last_one(folder, tiny, monkeyp
     run = folder / "results/runs/digits/r"
     # What a kill in the middle of a write leaves is a temporary file, which is swept up.
     (run / "checkpoints" / ".last.ckpt.abc.part").write_bytes(b"torn")
+    unfinished(run)
     main(["fit", "--resume", "r"])
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
