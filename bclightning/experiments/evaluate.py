@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
-from bclightning.experiments.rebuild import rebuilt, statistics_batches
+from bclightning.experiments.rebuild import rebuilt, require_loader, statistics_batches
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.report import method_table
 from bclightning.inference import (
@@ -45,7 +45,11 @@ def evaluate_methods(
         split: ``validate`` or ``test``.
         kinds: The weights to use; binary and real ones when left out.
         ensemble_size: Networks in an ensemble.
+
+    Raises:
+        UserError: The data module has no such split.
     """
+    require_loader(datamodule, "test_dataloader" if split == "test" else "val_dataloader")
     datamodule.setup("fit")
     if split == "test":
         datamodule.setup("test")

@@ -22,7 +22,7 @@ from bclightning.experiments.job import SETTINGS, Job, LoadedData
 from bclightning.experiments.portrait import write_portrait
 from bclightning.experiments.provenance import git_state, machine, versions
 from bclightning.experiments.quiet import quiet_lightning
-from bclightning.experiments.rebuild import load_weights
+from bclightning.experiments.rebuild import has_loader, load_weights
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.rehearsal import rehearse
 from bclightning.experiments.report import print_report
@@ -272,6 +272,14 @@ class _Run:
         load_weights(self.model, self.checkpoint.best_path)
         write_portrait(self.folder, self.model, self.datamodule)
         if self.job.stage == "tune":
+            self._summarize()
+            return
+        if not has_loader(self.datamodule, "test_dataloader"):
+            self.console.print(
+                f"no test: {type(self.datamodule).__name__} has no test_dataloader",
+                highlight=False,
+                soft_wrap=True,
+            )
             self._summarize()
             return
         self.console.print("testing the best epoch ...", highlight=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bclightning.experiments.rebuild import rebuilt, statistics_batches
+from bclightning.experiments.rebuild import rebuilt, require_loader, statistics_batches
 from bclightning.inference import chosen_method
 from bclightning.inference.methods import scores_of
 from bclightning.inference.scores import scores_as_csv
@@ -22,6 +22,7 @@ def predict(arguments: Sequence[str]) -> Path:
     )
     model, datamodule = given.model, given.datamodule
     path = checked_target(output or "predictions.csv")
+    require_loader(datamodule, "predict_dataloader")
     weights, statistics = chosen_method(model)
     # In one process, as for the errors: of several each would classify, and write, its own part.
     device = given.trainer.strategy.root_device

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from bclightning.errors import UserError
 from bclightning.experiments.folder import RunFolder
@@ -48,6 +49,26 @@ def statistics_batches(datamodule: LightningDataModule) -> Batches:
     """Training images in a fixed order where the data module offers them, else its batches."""
     source = getattr(datamodule, "statistics_dataloader", None) or datamodule.train_dataloader
     return source()
+
+
+def has_loader(datamodule: LightningDataModule, name: str) -> bool:
+    """Whether a data module, of a user's own perhaps, has one of Lightning's loaders.
+
+    Example:
+        >>> has_loader(LightningDataModule(), "test_dataloader")
+        False
+    """
+    return is_overridden(name, datamodule)
+
+
+def require_loader(datamodule: LightningDataModule, name: str) -> None:
+    """Make sure of a loader.
+
+    Raises:
+        UserError: The data module has none.
+    """
+    if not has_loader(datamodule, name):
+        raise UserError(f"{type(datamodule).__name__} has no {name}; give it one")
 
 
 def load_weights(model: Classifier, path: str | Path) -> None:

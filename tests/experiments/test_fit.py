@@ -189,7 +189,9 @@ def test_several_configurations_are_merged_and_the_last_word_wins(folder, tiny, 
     assert config["model"]["network"]["init_args"]["hidden"] == [16]
 
 
-def test_a_network_and_data_of_the_users_own(folder, tiny, monkeypatch):
+@pytest.fixture
+def own(folder, monkeypatch):
+    """A user's own network and data, and a configuration of both."""
     (folder / "own.py").write_text(
         "import torch\n"
         "from lightning.pytorch import LightningDataModule\n"
@@ -218,12 +220,28 @@ def test_a_network_and_data_of_the_users_own(folder, tiny, monkeypatch):
         "data: {class_path: own.Data}\n"
         "wandb: {mode: disabled}\n"
     )
+    yield folder / "own.py"
+    sys.modules.pop("own", None)
+
+
+def test_a_network_and_data_of_the_users_own(folder, own):
     main(["fit", "--config", "own.yaml", "--run_id", "r"])
     record = RunRecord.read(folder / "results/runs/data/r/run.json")
     assert record.method == "deterministic"
     assert record.binary_weights == 16 * 6
     assert record.chosen == {"weights": "binary", "batch_norm": "as trained"}
     assert record.test_error < 15
+
+
+def test_data_without_a_test_are_trained_on_and_not_tested(folder, own, capsys, refused):
+    own.write_text(own.read_text().replace("= test_dataloader", ""))
+    main(["fit", "--config", "own.yaml", "--run_id", "r", "--trainer.max_epochs", "2"])
+    assert "no test: Data has no test_dataloader" in capsys.readouterr().out
+    record = RunRecord.read(folder / "results/runs/data/r/run.json")
+    assert (record.status, record.test) == ("finished", [])
+    assert record.validation_error is not None
+    assert "Data has no test_dataloader; give it one" in refused("test", "--run", "r")
+    assert "Data has no predict_dataloader" in refused("predict", "--run", "r")
 
 
 def test_w_and_b_sees_method_data_seed_and_results(folder, tiny):
