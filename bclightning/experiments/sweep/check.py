@@ -29,6 +29,12 @@ def check(definition: Definition, recipe: str, more: tuple[str, ...] = ()) -> No
                 cli = RunCLI(["--config", recipe, *words, *more], "bcl fit", settings=SETTINGS)
                 if (cli.config.trainer.max_epochs or 0) < 1:
                     raise UserError("trainer.max_epochs must be at least 1")
+                if cli.config.trainer.devices not in (1, "1"):
+                    # For further devices Lightning would start the whole sweep again.
+                    raise UserError(
+                        "a run of a sweep trains on one device, so trainer.devices must be 1; "
+                        "--jobs says how many train at once"
+                    )
                 cli.build_modules()
             except UserError as error:
                 where = "".join(f", {key}={value}" for key, value in point.items())

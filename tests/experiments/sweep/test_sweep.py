@@ -245,7 +245,11 @@ def test_bad_input_is_one_sentence_before_anything_starts(folder, tiny, refused)
     define(tiny, space={"data.batch_size": {"choices": [50, 0]}})
     assert "batch_size" in refused("sweep", "mine.yaml")
     define(tiny)
-    assert "--jobs" in refused("sweep", "mine.yaml", "--jobs", "0")
+    for jobs in ("0", "-1", "abc", "1.5"):
+        said = refused("sweep", "mine.yaml", "--jobs", jobs)
+        assert f"argument --jobs: {jobs!r} is not a whole number of at least 1" in said
+    define(tiny, overrides={"trainer.devices": 2})
+    assert "trainer.devices must be 1; --jobs says how many" in refused("sweep", "mine.yaml")
     assert "has not begun" in refused("sweep", "mine.yaml", "--status")
     assert not Path("results").exists()
 
