@@ -329,8 +329,10 @@ class Studies:
     def _ticket(self, arm: str, stage: Stage, study: optuna.Study, trial: FrozenTrial) -> Ticket:
         definition = self.definition
         # A study shows its sampler the trials that it first saw, so each trial asks one that is
-        # read anew. The seed is of the trial's number: a sweep that goes on draws what it would
-        # have drawn.
+        # read anew. The seed is of the trial's number: what is drawn is a function of that and of
+        # the trials that have ended by then. With one worker a sweep that goes on so draws what it
+        # would have drawn; with several, beyond the first ten, which look at no other trials, it
+        # is chance which have ended.
         informed = optuna.load_study(
             study_name=study.study_name,
             storage=self._storage,
