@@ -144,6 +144,9 @@ class _Run:
         self.console = Console()
         self.checkpoint = RunCheckpoint(folder.checkpoints, MetricsTable(folder.metrics))
         self.logger: TrackingLogger | None = None
+        # Decided before the run has a folder, since what W&B is told may be refused.
+        tracks = cli.config.trainer.logger is not False
+        self.tracked = decide_mode(cli.config_init.wandb, os.environ) if tracks else None
         self.job: Job = cli.config_init.job
         self.callbacks = callbacks
         self.epochs = epochs
@@ -194,10 +197,10 @@ class _Run:
         return self.record
 
     def _track(self) -> None:
-        if self.cli.config.trainer.logger is False or not is_first_process():
+        if self.tracked is None or not is_first_process():
             return
         settings = self.cli.config_init.wandb
-        mode, reason = decide_mode(settings, os.environ)
+        mode, reason = self.tracked
         self.console.print(reason, highlight=False, soft_wrap=True)
         identity = "-".join(filter(None, [self.record.run_id, self.job.token]))
         self.record.wandb = {"mode": mode, "id": identity}

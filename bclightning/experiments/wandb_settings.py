@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bclightning.errors import UserError
+
 Mode = Literal["online", "offline", "disabled"]
 
 DEFAULT_SERVER = "https://api.wandb.ai"
@@ -40,10 +42,23 @@ def decide_mode(settings: WandbSettings, environment: Mapping[str, str]) -> tupl
     Returns:
         The mode, and a sentence that says why.
 
+    Raises:
+        UserError: Runs would go online to a server whose URL holds a password.
+
     Example:
         >>> decide_mode(WandbSettings(mode="offline"), {})
         ('offline', 'W&B: offline, as --wandb.mode says')
     """
+    mode, why = _decide(settings, environment)
+    if mode == "online" and urllib.parse.urlsplit(_server(environment)).password:
+        raise UserError(
+            "WANDB_BASE_URL holds a password, which W&B would write into the run's logs; take it "
+            "out of the URL, and give the key by wandb login or WANDB_API_KEY"
+        )
+    return mode, why
+
+
+def _decide(settings: WandbSettings, environment: Mapping[str, str]) -> tuple[Mode, str]:
     if settings.mode is not None:
         return settings.mode, f"W&B: {settings.mode}, as --wandb.mode says"
     named = environment.get("WANDB_MODE", "")
@@ -76,9 +91,12 @@ def has_key(environment: Mapping[str, str]) -> bool:
     return bool(environment.get("WANDB_API_KEY")) or _in_netrc(environment)
 
 
+def _server(environment: Mapping[str, str]) -> str:
+    return environment.get("WANDB_BASE_URL", DEFAULT_SERVER)
+
+
 def _in_netrc(environment: Mapping[str, str]) -> bool:
-    server = environment.get("WANDB_BASE_URL", DEFAULT_SERVER)
-    host = urllib.parse.urlsplit(server).hostname or ""
+    host = urllib.parse.urlsplit(_server(environment)).hostname or ""
     home = environment.get("HOME", "")
     path = Path(environment.get("NETRC") or Path(home) / ".netrc")
     try:

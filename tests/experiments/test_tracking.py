@@ -1,6 +1,7 @@
 """W&B: what it is told, and that nothing it does can stop a run."""
 
 import json
+import os
 import random
 import socket
 import subprocess
@@ -45,6 +46,18 @@ def test_a_key_in_netrc_counts_for_its_own_server_alone(tmp_path):
     assert decide_mode(WandbSettings(), home)[0] == "online"
     other = {**home, "WANDB_BASE_URL": "http://other.example"}
     assert decide_mode(WandbSettings(), other)[0] == "offline"
+
+
+def test_a_password_in_the_servers_url_is_refused_before_it_is_written_anywhere(
+    folder, tiny, refused, monkeypatch
+):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://user:s3cret@localhost:9")
+    said = refused("fit", "--config", tiny, "--wandb.mode", "online")
+    assert "WANDB_BASE_URL holds a password" in said
+    assert "s3cret" not in said
+    assert not (folder / "results").exists()
+    # Nothing is sent there offline.
+    assert decide_mode(WandbSettings(mode="offline"), os.environ)[0] == "offline"
 
 
 def start(folder, run_id="mnist-stochastic-s0", mode="offline", **settings):
