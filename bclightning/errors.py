@@ -10,7 +10,11 @@ class UserError(Exception):
     """
 
 
-class DataError(UserError):
+class MachineError(UserError):
+    """A state of the machine and not of the run, which may go well later or elsewhere."""
+
+
+class DataError(MachineError):
     """A data file is missing, damaged or not what it should be."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from bclightning.errors import UserError
+from bclightning.errors import MachineError, UserError
 
 TEMPORARY_SUFFIX = ".part"
 
@@ -25,7 +25,8 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         mode: ``"wb"`` or ``"w"`` (UTF-8).
 
     Raises:
-        UserError: The disk is full. The old content is intact and nothing is left behind.
+        MachineError: The disk is full, or nothing can be written there. The old content is intact
+            and nothing is left behind.
 
     Example:
         >>> import tempfile
@@ -76,14 +77,14 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _unwritable(error: OSError, path: Path) -> UserError | None:
+def _unwritable(error: OSError, path: Path) -> MachineError | None:
     reasons = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
     if error.errno not in reasons:
         return None
-    return UserError(f"{path} cannot be written: {error.strerror}")
+    return MachineError(f"{path} cannot be written: {error.strerror}")
 
 
-class DiskFullError(UserError):
+class DiskFullError(MachineError):
     """There was no space for a file."""
 
 

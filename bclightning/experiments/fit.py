@@ -153,7 +153,7 @@ class _Run:
         self.trainer = self._trainer()
         self.record = self._record()
         if folder.record.exists():
-            self.record.started = RunRecord.read(folder.record).started
+            self.record.go_on_from(RunRecord.read(folder.record))
 
     def create(self) -> None:
         """Make the run's folder, in the first of the processes that train together."""

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import filelock
 
-from bclightning.errors import UserError
+from bclightning.errors import MachineError, UserError
 from bclightning.storage import TEMPORARY_SUFFIX, full_disk
+
+# Seconds to wait for a run's lock: who held it and was just killed may need a moment to be gone.
+PATIENCE = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -83,32 +86,35 @@ class RunFolder:
             UserError: It exists, and nothing in it was touched; or it cannot be made.
         """
         try:
+            # A run that was killed before it had a configuration left no more than folders.
+            if self.path.is_dir() and all(path.is_dir() for path in self.path.rglob("*")):
+                self.checkpoints.mkdir(exist_ok=True)
+                return
             self.path.mkdir(parents=True)
+            self.checkpoints.mkdir()
         except FileExistsError as error:
             raise UserError(
                 f"the run folder {self.path} exists; give another --run_id, "
                 f"or go on with that run: bcl fit --resume {self.path}"
             ) from error
         except OSError as error:
-            raise full_disk(error, self.path) or UserError(
+            raise full_disk(error, self.path) or MachineError(
                 f"the run folder {self.path} cannot be made: {error.strerror}; "
                 "give another --runs_dir"
             ) from error
-        self.checkpoints.mkdir()
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
         """Keep other processes from training the same run; the hold falls with its holder.
 
         Raises:
-            UserError: Another process trains it.
+            MachineError: Another process trains it.
         """
         lock = filelock.FileLock(self.path / ".lock")
         try:
-            # One that was just killed may need a moment to be gone.
-            lock.acquire(timeout=5)
+            lock.acquire(timeout=PATIENCE)
         except filelock.Timeout as error:
-            raise UserError(
+            raise MachineError(
                 f"the run {self.path} is being trained by another process; wait for it, or stop it"
             ) from error
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bclightning.errors import UserError
+from bclightning.experiments.folder import checked_name
 from bclightning.storage import write_text
 
 FORMAT = 1
@@ -51,6 +52,8 @@ class RunRecord:
         versions: Of this package, Python and the libraries.
         git: Commit and dirty flag of the code, ``None`` outside a repository.
         machine: Device, processor and threads.
+        parts: Of a run that was stopped and went on: the start, versions, code and machine of each
+            later part that had others than the part before it.
         wandb: Mode and id of the W&B run.
         started: Start of the run, ISO 8601 with time zone.
         finished: End of the run.
@@ -90,6 +93,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] | None = None
     machine: dict[str, Any] = field(default_factory=dict)
+    parts: list[dict[str, Any]] = field(default_factory=list)
     wandb: dict[str, str] = field(default_factory=dict)
     started: str = ""
     finished: str = ""
@@ -119,6 +123,21 @@ class RunRecord:
                 return float(entry["error"])
         return None
 
+    def go_on_from(self, before: "RunRecord") -> None:
+        """Keep what is known of the run's earlier parts, where this describes one more.
+
+        Args:
+            before: The record as the last part left it.
+        """
+        here = {"versions": self.versions, "git": self.git, "machine": self.machine}
+        first = {"versions": before.versions, "git": before.git, "machine": before.machine}
+        last = before.parts[-1] if before.parts else first
+        self.parts = list(before.parts)
+        if any(last[key] != value for key, value in here.items()):
+            self.parts.append({"started": self.started, **here})
+        self.started = before.started
+        self.versions, self.git, self.machine = before.versions, before.git, before.machine
+
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
@@ -147,7 +166,8 @@ class RunRecord:
             where: Where it comes from, for the error's sentence.
 
         Raises:
-            UserError: Something of it is missing, or it is of a later format.
+            UserError: Something of it is missing, it is of a later format, or it names a run or an
+                experiment as none can be named.
         """
         try:
             version = content["format"]
@@ -156,7 +176,11 @@ class RunRecord:
                     f"{where} is of format {version}, and this version reads up to {FORMAT}; "
                     "install a newer bclightning"
                 )
-            return cls(**{key: value for key, value in content.items() if key in _KNOWN})
+            record = cls(**{key: value for key, value in content.items() if key in _KNOWN})
+            # They become names of folders.
+            checked_name(record.run_id, f"run_id in {where}")
+            checked_name(record.experiment, f"experiment in {where}")
+            return record
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{where} is not a whole run record; remove it or run again") from error
 

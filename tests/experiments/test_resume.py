@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bclightning.cli import main
+from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.interrupt import Interrupted
 from bclightning.training.seeding import SeedEachEpoch
 
@@ -241,6 +242,47 @@ def test_the_file_of_a_warm_start_is_needed_in_the_first_epoch_alone(folder, tin
         away.rename(warm)
     main(["fit", "--resume", "stopped"])
     assert differences(runs / "stopped", runs / "whole") == []
+
+
+def test_a_record_knows_what_made_each_part_of_its_run(folder, tiny, monkeypatch):
+    """The first part's code stays the run's; a later one's is noted where it is another."""
+    codes = iter([{"commit": "a"}, {"commit": "b"}, {"commit": "b"}, {"commit": "a"}])
+    with monkeypatch.context() as patch:
+        patch.setattr("bclightning.experiments.fit.git_state", lambda: next(codes))
+        patch.setattr(
+            SeedEachEpoch, "on_train_epoch_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", tiny, "--run_id", "r"])
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                main(["fit", "--resume", "r"])
+        patch.undo()
+        patch.setattr("bclightning.experiments.fit.git_state", lambda: next(codes))
+        main(["fit", "--resume", "r"])
+    record = json.loads((folder / "results/runs/digits/r/run.json").read_text())
+    assert (record["status"], record["git"]) == ("finished", {"commit": "a"})
+    assert [part["git"]["commit"] for part in record["parts"]] == ["b", "a"]
+    assert all(part["machine"] == record["machine"] for part in record["parts"])
+    assert record["started"] <= record["parts"][0]["started"] <= record["parts"][1]["started"]
+
+
+def test_a_run_that_was_killed_before_it_had_a_configuration_begins_anew(folder, tiny, refused):
+    run = folder / "results/runs/digits/r"
+    (run / "checkpoints").mkdir(parents=True)
+    main(["fit", "--config", tiny, "--run_id", "r"])
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert "exists" in refused("fit", "--config", tiny, "--run_id", "r")
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(folder, tiny, refused, monkeypatch):
+    main(["fit", "--config", tiny, "--run_id", "r"])
+    record = folder / "results/runs/digits/r/run.json"
+    record.write_text(record.read_text().replace('"finished"', '"interrupted"'))
+    monkeypatch.setattr("bclightning.experiments.folder.PATIENCE", 0.1)
+    with RunFolder(record.parent).occupied():
+        assert "is being trained by another process" in refused("fit", "--resume", "r")
+    main(["fit", "--resume", "r"])
 
 
 def test_a_torn_checkpoint_is_never_taken_for_the_last_one(folder, tiny, monkeypatch):

@@ -243,7 +243,8 @@ def _settings(comparison: Comparison) -> list[str]:
 def _provenance(comparison: Comparison) -> list[str]:
     runs = comparison.runs
     spent = duration(sum(run.train_seconds for run in runs))
-    commits = sorted({_commit(run.git) for run in runs})
+    codes = [git for run in runs for git in (run.git, *(part["git"] for part in run.parts))]
+    commits = sorted({_commit(git) for git in codes})
     machines = sorted({_machine(run.machine) for run in runs})
     versions = sorted(
         {", ".join(f"{name} {version}" for name, version in run.versions.items()) for run in runs}

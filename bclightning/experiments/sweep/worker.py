@@ -16,14 +16,14 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from bclightning.errors import DataError, UserError
+from bclightning.errors import MachineError, UserError
 from bclightning.experiments.fit import fit
 from bclightning.experiments.folder import RunFolder
 from bclightning.experiments.interrupt import Interrupted
 from bclightning.experiments.job import LoadedData
 from bclightning.experiments.record import RunRecord
 from bclightning.experiments.sweep.messages import Done, Epoch, Failed, Ready, Stopped, Task
-from bclightning.storage import DiskFullError
+from bclightning.storage import full_disk
 from bclightning.training.metrics import shortest
 
 
@@ -116,11 +116,13 @@ def _answer(task: Task, connection: Connection, loaded: LoadedData) -> Done | Fa
         return Done(asdict(_run(task, connection, loaded)))
     except Interrupted:
         return Stopped()
-    except (DataError, DiskFullError) as error:
+    except MachineError as error:
         return Stopped(str(error))
     except UserError as error:
         return Failed(str(error))
     except Exception as error:  # whatever a run fails of, the others go on
+        if isinstance(error, OSError) and (full := full_disk(error, Path(task.folder))):
+            return Stopped(str(full))
         traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}")
 
@@ -149,7 +151,7 @@ def _run(task: Task, connection: Connection, loaded: LoadedData) -> RunRecord:
 def _check_token(folder: RunFolder, token: str) -> None:
     config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
     if (config.get("job") or {}).get("token") != token:
-        raise DataError(
+        raise MachineError(
             f"{folder.path} belongs to another sweep of that name; move {folder.path.parent} away, "
             "or give this sweep another name"
         )
