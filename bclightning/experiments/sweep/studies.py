@@ -338,6 +338,8 @@ class Studies:
             storage=self._storage,
             sampler=optuna.samplers.TPESampler(seed=derive_seed(definition.seed, trial.number)),
         )
+        # Where no parameter is drawn, as for final runs, Optuna's cache knows them by this alone.
+        informed.get_trials(deepcopy=False)
         live = optuna.Trial(informed, trial._trial_id)
         options = {
             key: live._suggest(key, distribution)

@@ -1,6 +1,7 @@
 """The queue of trials: what is drawn for each, against Optuna's own way of asking."""
 
 import math
+from dataclasses import replace
 
 import optuna
 
@@ -34,6 +35,12 @@ def error_at(rate: float) -> float:
     return 1 + 2 * abs(math.log10(rate) + 2)
 
 
+def end(studies: Studies, ticket: Ticket) -> None:
+    record = RunRecord(ticket.run_id, SWEEP.name, "none", "digits", 0, status="finished")
+    record.validation_error = error_at(rate_of(ticket))
+    studies.finish(ticket, record)
+
+
 def drawn(storage: str, trials: int) -> list[float]:
     """The rates of the next trials, each judged before the next is drawn."""
     studies = Studies(SWEEP, storage)
@@ -43,9 +50,7 @@ def drawn(storage: str, trials: int) -> list[float]:
         for _ in range(trials):
             ticket = studies.claim()
             rates.append(rate_of(ticket))
-            record = RunRecord(ticket.run_id, SWEEP.name, "none", "digits", 0, status="finished")
-            record.validation_error = error_at(rates[-1])
-            studies.finish(ticket, record)
+            end(studies, ticket)
     finally:
         studies.close()
     return rates
@@ -67,3 +72,21 @@ def test_what_was_judged_decides_what_is_drawn_next(tmp_path):
     blind = [error_at(rate) for rate in expected[:10]]
     informed = [error_at(rate) for rate in expected[10:]]
     assert sum(informed) / len(informed) < 0.6 * sum(blind) / len(blind)
+
+
+def test_final_runs_have_the_best_setting_and_seeds_of_their_own(tmp_path):
+    studies = Studies(replace(SWEEP, trials=3, final_seeds=2), f"sqlite:///{tmp_path / 'final.db'}")
+    try:
+        studies.prepare("a recipe")
+        rates = []
+        for _ in range(3):
+            ticket = studies.claim()
+            rates.append(rate_of(ticket))
+            end(studies, ticket)
+        studies.advance()
+        final = [studies.claim() for _ in range(2)]
+        assert [rate_of(ticket) for ticket in final] == [min(rates, key=error_at)] * 2
+        assert [ticket.run_id for ticket in final] == ["drawn-none-s4", "drawn-none-s5"]
+        assert studies.claim() is None
+    finally:
+        studies.close()
