@@ -11,7 +11,13 @@ from bclightning.nn.latent import in_evaluation_mode
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def _tracking(model: nn.Module) -> list[_BatchNorm]:
+def tracking_batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The batch normalizations that keep running statistics, in the order of the model's modules.
+
+    Example:
+        >>> tracking_batch_norms(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)))
+        []
+    """
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
@@ -56,7 +62,7 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
         >>> model[0].running_mean
         tensor([5.])
     """
-    norms = _tracking(model)
+    norms = tracking_batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     values = dict.fromkeys(norms, 0)
 
@@ -112,7 +118,7 @@ def _copies(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """The statistics of a model, each with a copy of what it is now."""
     return [
         (buffer, buffer.clone())
-        for norm in _tracking(model)
+        for norm in tracking_batch_norms(model)
         for buffer in norm.buffers(recurse=False)
     ]
 

@@ -56,7 +56,7 @@ def convert_to_binary(
           (2): Linear(in_features=8, out_features=2, bias=True)
         )
     """
-    skipped = _skipped(model, skip)
+    skipped = skipped_modules(model, skip)
     # One module may stand at several places: each place must get the same replacement.
     places = [
         (name, module)
@@ -79,8 +79,21 @@ def convert_to_binary(
     return replacements.get(id(model), model)
 
 
-def _skipped(model: nn.Module, skip: Skip) -> set[int]:
-    """The identities of all modules that stay real: those that match and all inside them."""
+def skipped_modules(model: nn.Module, skip: Skip) -> set[int]:
+    """The identities of all modules that stay real: those that match and all inside them.
+
+    Args:
+        model: The model.
+        skip: As of `convert_to_binary`.
+
+    Raises:
+        ValueError: A pattern matches nothing.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> skipped_modules(model, ["0"]) == {id(model[0])}
+        True
+    """
     named = list(model.named_modules(remove_duplicate=False))
     if callable(skip):
         matched = [module for name, module in named if skip(name, module)]

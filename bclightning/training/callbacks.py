@@ -17,7 +17,7 @@ from bclightning.nn import (
     clip_latent_weights_,
     convert_to_binary,
 )
-from bclightning.nn.convert import _skipped
+from bclightning.nn.convert import skipped_modules
 from bclightning.training.binary_adam import BinaryAdam
 from bclightning.training.validation import ReestimateBatchNorm
 
@@ -138,7 +138,7 @@ class BinaryConnect(ClipWeights):
 
     def convert(self, module: nn.Module) -> None:
         """Convert what is neither binary already nor skipped: testing finds nothing left to do."""
-        skipped = _skipped(module, self.skip)
+        skipped = skipped_modules(module, self.skip)
         left = any(
             type(inner) in (nn.Linear, nn.Conv2d) and id(inner) not in skipped
             for inner in module.modules()

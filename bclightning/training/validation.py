@@ -17,7 +17,7 @@ from bclightning.nn import (
     reestimate_batch_norm_,
     trains_and_evaluates_differently,
 )
-from bclightning.nn.batch_norm import _tracking
+from bclightning.nn.batch_norm import tracking_batch_norms
 
 
 class ReestimateBatchNorm(Callback):
@@ -67,7 +67,7 @@ class ReestimateBatchNorm(Callback):
         self._preserved.close()
 
     def _estimate(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not _tracking(pl_module):
+        if trainer.sanity_checking or not tracking_batch_norms(pl_module):
             return
         if not trains_and_evaluates_differently(pl_module):
             return
