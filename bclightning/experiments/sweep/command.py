@@ -1,6 +1,7 @@
 """`bcl sweep`: start a sweep, go on with it, or look at one that runs elsewhere."""
 
 import argparse
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from bclightning.arguments import Arguments
 from bclightning.errors import UserError
 from bclightning.experiments.interrupt import interruptible
 from bclightning.experiments.sweep.definition import Definition, as_arguments
-from bclightning.storage import write_text
+from bclightning.storage import full_disk, write_text
 
 DESCRIPTION = (
     "Run a sweep: for each method a study of trials, judged by the validation error, then its best "
@@ -39,7 +40,7 @@ def sweep(arguments: Sequence[str]) -> int:
     folder = Path(options.runs_dir) / definition.name
     storage = options.storage or f"sqlite:///{folder / 'storage.db'}"
     if options.status:
-        return _status(definition, storage, has_file=options.storage is None)
+        return _status(definition, storage)
     return _run(definition, folder, storage, options)
 
 
@@ -92,12 +93,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _status(definition: Definition, storage: str, has_file: bool) -> int:
+def _status(definition: Definition, storage: str) -> int:
     from bclightning.experiments.sweep.studies import Studies
     from bclightning.experiments.sweep.view import print_state
 
     with tempfile.TemporaryDirectory() as copies:
-        if has_file:
+        if storage.startswith("sqlite"):
             # The file is the coordinator's; a copy can be looked at without disturbing it.
             storage = _copy(storage, Path(copies), definition.name)
         studies = Studies(definition, storage)
@@ -109,12 +110,18 @@ def _status(definition: Definition, storage: str, has_file: bool) -> int:
 def _copy(storage: str, folder: Path, name: str) -> str:
     import sqlite3
 
-    source = Path(storage.removeprefix("sqlite:///"))
+    source = Path(storage.partition(":///")[2])
     if not source.is_file():
         raise UserError(f"the sweep {name} has not begun: there is no {source}")
     target = folder / source.name
-    with sqlite3.connect(source) as there, sqlite3.connect(target) as here:
-        there.backup(here)
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(source)) as there,
+            contextlib.closing(sqlite3.connect(target)) as here,
+        ):
+            there.backup(here)
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"the storage {source} cannot be read: {error}") from error
     return f"sqlite:///{target}"
 
 
@@ -135,7 +142,12 @@ def _run(definition: Definition, folder: Path, storage: str, options: argparse.N
     places = {key: value for key, value in given.items() if value is not None}
     more = tuple(as_arguments({**places, "runs_dir": options.runs_dir}))
     check(definition, str(recipe), more)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise full_disk(error, folder) or UserError(
+            f"the folder {folder} cannot be made: {error.strerror}; give another --runs_dir"
+        ) from error
     with interruptible():
         studies = Studies(definition, storage, options.heartbeat)
         try:

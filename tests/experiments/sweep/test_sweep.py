@@ -276,10 +276,27 @@ def test_two_coordinators_do_not_share_a_file(there, refused):
     studies = Studies(Definition.read(Path("mine.yaml")), storage)
     try:
         assert "is running already" in refused("sweep", "mine.yaml")
-        # It can still be looked at.
-        main(["sweep", "mine.yaml", "--status"])
+        # It can still be looked at, by whichever name.
+        for name in ([], ["--storage", storage]):
+            main(["sweep", "mine.yaml", "--status", *name])
     finally:
         studies.close()
+
+
+def test_a_look_makes_nothing(folder, tiny, refused):
+    define(tiny)
+    before = sorted(folder.iterdir())
+    look = ["sweep", "mine.yaml", "--status", "--storage"]
+    assert "there is no new.db" in refused(*look, "sqlite:///new.db")
+    assert sorted(folder.iterdir()) == before
+    Path("torn.db").write_bytes(b"this is no database at all, but a text")
+    assert "the storage torn.db cannot be read" in refused(*look, "sqlite:///torn.db")
+
+
+def test_a_folder_of_runs_that_is_a_file(folder, tiny, refused):
+    define(tiny)
+    said = refused("sweep", "mine.yaml", "--runs_dir", "mine.yaml")
+    assert "the folder mine.yaml/mine cannot be made: Not a directory" in said
 
 
 @pytest.mark.slow
