@@ -26,7 +26,7 @@ MOST_FALSE_STARTS = 3
 # Given to a worker to end its run in order when the sweep is stopped, in seconds.
 GRACE = 20.0
 
-WorkerMain = Callable[[Connection, str, int], None]
+WorkerMain = Callable[[Connection, str, int, int], None]
 
 
 def start_worker_server(module: str) -> None:
@@ -50,7 +50,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.log = folder / f"worker-{number}.log"
         self.process: ForkServerProcess = context.Process(
-            target=main, args=(theirs, str(self.log), threads), name=f"worker-{number}"
+            target=main, args=(theirs, str(self.log), threads, number), name=f"worker-{number}"
         )
         self.process.start()
         # Only the worker has that end now, so that its death is the end of the line.

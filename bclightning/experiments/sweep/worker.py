@@ -61,13 +61,32 @@ class EpochReports(Callback):
             trainer.should_stop = True
 
 
-def work(connection: Connection, log: str, threads: int) -> None:
+def gpu_of(worker: int, visible: str | None, count: int) -> str | None:
+    """The GPU of a worker where there are several, as ``CUDA_VISIBLE_DEVICES`` names it.
+
+    Args:
+        worker: Its number, from 0.
+        visible: What that variable names already, if anything.
+        count: How many GPUs there are.
+
+    Example:
+        >>> [gpu_of(worker, None, 2) for worker in range(3)], gpu_of(1, "4,6", 2)
+        (['0', '1', '0'], '6')
+    """
+    if count < 2:
+        return None
+    devices = visible.split(",") if visible else [str(device) for device in range(count)]
+    return devices[worker % len(devices)]
+
+
+def work(connection: Connection, log: str, threads: int, number: int) -> None:
     """Make runs until told that there are none left, or until the coordinator is gone.
 
     Args:
         connection: To the coordinator, who sends tasks, and ``None`` at the end.
         log: The file for what runs print.
         threads: Of torch's.
+        number: The worker's own.
     """
     # Ctrl-C on the terminal is the coordinator's, which tells its workers in its own time.
     os.setsid()
@@ -75,6 +94,10 @@ def work(connection: Connection, log: str, threads: int) -> None:
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     _print_to(log)
     torch.set_num_threads(threads)
+    # Each run has one device, which would be the first of them for all.
+    gpu = gpu_of(number, os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     loaded = LoadedData()
     connection.send(Ready())
     while True:

@@ -3,10 +3,26 @@
 import errno
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bclightning.errors import DataError, MachineError, UserError
 from bclightning.experiments.sweep import worker
 from bclightning.experiments.sweep.messages import Failed, Stopped, Task
+from bclightning.experiments.sweep.worker import gpu_of
+
+
+@given(st.integers(0, 40), st.integers(2, 8), st.booleans())
+def test_workers_share_the_gpus_out(worker, count, named):
+    names = [f"GPU-{device}" for device in range(count)]
+    visible = ",".join(names) if named else None
+    own = [gpu_of(number, visible, count) for number in range(worker, worker + count)]
+    assert sorted(own) == sorted(names if named else map(str, range(count)))
+    assert gpu_of(worker + count, visible, count) == own[0]
+
+
+def test_one_gpu_or_none_is_left_as_it_is():
+    assert gpu_of(3, None, 0) is gpu_of(3, None, 1) is gpu_of(3, "2", 1) is None
 
 
 @pytest.mark.parametrize(
