@@ -27,10 +27,12 @@ def protocol(definition: Definition) -> list[str]:
     else:
         steps.append("No search: all settings are given.")
     if definition.final_seeds:
-        steps.append(
-            f"{definition.final_seeds} final runs of each method, each with a seed of its own; the "
-            "test set was for them alone."
-        )
+        each = "1 final run of each method"
+        if definition.final_seeds > 1:
+            each = (
+                f"{definition.final_seeds} final runs of each method, each with a seed of its own"
+            )
+        steps.append(f"{each}; the test set was for them alone.")
     return steps
 
 
