@@ -12,7 +12,7 @@ def protocol(definition: Definition) -> list[str]:
         ...     print(step)
         Recipe `digits.yaml` as it is.
         No search: all settings are given.
-        2 final runs of each method, each with its own seed; the test set was for them alone.
+        2 final runs of each method, each with a seed of its own; the test set was for them alone.
     """
     overrides = ", ".join(f"`{key}: {value}`" for key, value in definition.overrides.items())
     steps = [f"Recipe `{definition.recipe}` {f'with {overrides}' if overrides else 'as it is'}."]

@@ -30,8 +30,9 @@ SWEEP = Definition.parse(
 )
 
 
-def first_dies(connection, log: str, threads: int) -> None:
+def first_dies(connection, log: str, threads: int, number: int) -> None:
     """A worker that trains nothing; the first of all dies when it has told of an epoch."""
+    assert log.endswith(f"worker-{number}.log")
     Path(f"{log}.threads").write_text(str(threads))
     connection.send(Ready())
     while (task := connection.recv()) is not None:
