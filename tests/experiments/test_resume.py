@@ -54,6 +54,21 @@ def unfinished(run) -> None:
     (run / "run.json").write_text(json.dumps({**record, "status": "running", "test": []}))
 
 
+def stop_in_the_second_epoch(*words) -> None:
+    """Run a command line that is asked to stop at the end of an epoch, before it is kept."""
+    ends = []
+
+    def stop(self, *_):
+        ends.append(1)
+        if len(ends) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SeedEachEpoch, "on_train_epoch_end", stop)
+        with pytest.raises(SystemExit):
+            main(list(words))
+
+
 @pytest.mark.parametrize("method", ["stochastic", "dropout"])
 @pytest.mark.parametrize(
     ("hook", "calls"),
@@ -143,17 +158,7 @@ def test_without_seeds_of_their_own_epochs_would_differ_after_a_stop(folder, tin
     monkeypatch.setattr(SeedEachEpoch, "_seed", lambda *_: None)
     main(["fit", "--config", tiny, "--run_id", "whole"])
     runs = folder / "results" / "runs" / "digits"
-    with pytest.MonkeyPatch.context() as patch:
-        calls = []
-
-        def second(self, *_):
-            calls.append(1)
-            if len(calls) == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(SeedEachEpoch, "on_train_epoch_end", second)
-        with pytest.raises(SystemExit):
-            main(["fit", "--config", tiny, "--run_id", "stopped"])
+    stop_in_the_second_epoch("fit", "--config", tiny, "--run_id", "stopped")
     main(["fit", "--resume", "stopped"])
     assert "weights" in differences(runs / "stopped", runs / "whole")
 
@@ -191,17 +196,7 @@ def test_a_users_own_shuffled_loader_goes_on_in_the_same_order(folder, tiny, met
     words += ["--model.network.regularizer", method]
     main([*words, "--run_id", "whole"])
     runs = folder / "results" / "runs" / "own"
-    with pytest.MonkeyPatch.context() as patch:
-        ends = []
-
-        def stop(self, *_):
-            ends.append(1)
-            if len(ends) == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(SeedEachEpoch, "on_train_epoch_end", stop)
-        with pytest.raises(SystemExit):
-            main([*words, "--run_id", "stopped"])
+    stop_in_the_second_epoch(*words, "--run_id", "stopped")
     main(["fit", "--resume", str(runs / "stopped")])
     assert differences(runs / "stopped", runs / "whole") == []
 
