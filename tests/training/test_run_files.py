@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -84,6 +85,26 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(
             writer.save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_last(tmp_path, monkeypatch):
+    """Content, name, the folder's entry: a loss of power leaves the old one or the new."""
+    calls = []
+    flush, replace = os.fsync, os.replace
+
+    def flushed(descriptor):
+        calls.append("flush")
+        flush(descriptor)
+
+    def replaced(source, target):
+        calls.append((Path(source).parent, Path(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", replaced)
+    path = tmp_path / "last.ckpt"
+    WholeFileCheckpointIO().save_checkpoint({"state_dict": {}}, path)
+    assert calls == ["flush", (tmp_path, path), "flush"]
 
 
 def fake_trainer(epoch, error):
