@@ -239,6 +239,14 @@ def test_two_processes_train_one_network(folder, tiny):
     assert (folder / "results/runs/digits/r/metrics.csv").read_text().count("\n") == 4
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to SIGINT, which a shell's background processes are made to ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("words", "at_work"),
     [
@@ -250,7 +258,7 @@ def test_two_processes_train_one_network(folder, tiny):
         (["summary", "r"], "experiments.summary.summary"),
     ],
 )
-def test_ctrl_c_ends_what_has_nothing_to_go_on_with(monkeypatch, capsys, words, at_work):
+def test_ctrl_c_ends_what_has_nothing_to_go_on_with(ctrl_c, monkeypatch, capsys, words, at_work):
     monkeypatch.setattr(f"bclightning.{at_work}", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as stopped:
         main(words)
