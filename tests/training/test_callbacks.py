@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from bare_trainer import bare_trainer
+from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -67,16 +68,7 @@ class Watch(ClipWeights):
 
 def train(module, callbacks, batches=8, **settings):
     torch.manual_seed(0)
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        **settings,
-    )
+    trainer = bare_trainer(callbacks=callbacks, **settings)
     trainer.fit(module, DataLoader(TensorDataset(torch.randn(4 * batches, 16)), 4))
     return trainer
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from bare_trainer import bare_trainer
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -30,16 +31,7 @@ class Watched(Classifier):
 
 
 def fit(model: Classifier, max_epochs: int = 1, **settings) -> Trainer:
-    trainer = Trainer(
-        max_epochs=max_epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **settings,
-    )
+    trainer = bare_trainer(max_epochs, num_sanity_val_steps=0, **settings)
     trainer.fit(model, datamodule=Digits(seed=0))
     return trainer
 

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from bare_trainer import bare_trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,16 +23,7 @@ def trained(method: str, callbacks=()) -> tuple[Classifier, Digits, dict]:
     torch.manual_seed(0)
     model = Classifier(MLP(64, [32], regularizer=method), learning_rate=0.01)
     data = Digits(seed=0)
-    trainer = Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-    )
+    trainer = bare_trainer(2, num_sanity_val_steps=0, callbacks=list(callbacks))
     trainer.fit(model, datamodule=data)
     return model, data, trainer.callback_metrics
 
@@ -91,21 +83,9 @@ def stochastic(tracking: bool = True) -> Classifier:
     )
 
 
-def stock_trainer(**settings) -> Trainer:
-    return Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
-
-
 @pytest.mark.parametrize("tracking", [True, False])
 def test_loaders_of_ones_own_and_the_check_before_training_will_do(tracking):
-    trainer = stock_trainer()
+    trainer = bare_trainer()
     trainer.fit(stochastic(tracking), batches(200), batches(40))
     assert trainer.num_sanity_val_steps == 2
     assert "val/error" in trainer.callback_metrics
@@ -116,7 +96,7 @@ def test_an_epoch_under_way_goes_on_after_validation():
     model = stochastic()
     model.on_train_batch_start = lambda batch, batch_idx: seen.append(len(batch[0]))
     loader = batches(200, num_workers=1, persistent_workers=True)
-    stock_trainer(val_check_interval=0.5).fit(model, loader, batches(40))
+    bare_trainer(val_check_interval=0.5).fit(model, loader, batches(40))
     assert sum(seen) == 200
 
 
@@ -124,7 +104,7 @@ def test_an_epoch_under_way_goes_on_after_validation():
 def test_evaluation_by_itself_has_statistics_of_the_real_weights_too(split):
     model, data, metrics = trained("stochastic")
     before = copy.deepcopy(model.state_dict())
-    trainer = stock_trainer()
+    trainer = bare_trainer()
     if split == "val":
         (result,) = trainer.validate(model, datamodule=data, verbose=False)
         assert result["val/error"] == float(metrics["val/error"])
@@ -181,9 +161,9 @@ def test_training_images_of_ones_own_data_module_or_module_will_do(home, monkeyp
     model = stochastic()
     if home == "module":
         model = WithData(model.network)
-        stock_trainer().test(model, batches(40), verbose=False)
+        bare_trainer().test(model, batches(40), verbose=False)
     else:
-        stock_trainer().test(model, datamodule=Data(), verbose=False)
+        bare_trainer().test(model, datamodule=Data(), verbose=False)
     reestimate_batch_norm_(model, (images for images, _ in batches(200)))
     assert torch.equal(means[0], model.network[1].running_mean)
 
@@ -204,7 +184,7 @@ def test_without_training_images_a_warning_says_what_to_do(reason, monkeypatch):
         monkeypatch.setattr(Classifier, "_evaluate", lambda self, stage, batch: None)
         says = "give the module a forward"
     with pytest.warns(UserWarning, match=f"its error is likely too high: {says}.*; or estimate"):
-        stock_trainer().test(model, batches(40), verbose=False)
+        bare_trainer().test(model, batches(40), verbose=False)
     assert all((mean == 0).all() for mean in means)
 
 
@@ -240,7 +220,7 @@ class LitNetwork(LightningModule):
 def test_binary_connect_brings_the_statistics_to_any_module(binarization, wanted):
     model = LitNetwork()
     callback = BinaryConnect(binarization, reestimate_batch_norm=wanted)
-    trainer = stock_trainer(callbacks=[callback], num_sanity_val_steps=0)
+    trainer = bare_trainer(callbacks=[callback], num_sanity_val_steps=0)
     trainer.fit(model, val_dataloaders=batches(20))
     trainer.test(model, batches(20), verbose=False)
     trained_with = model.network[1].running_mean.clone()
@@ -258,6 +238,6 @@ def test_a_callback_of_ones_own_takes_the_place_of_binary_connects(monkeypatch):
         lambda model, batches: estimated.append(sum(len(images) for images in batches)),
     )
     callbacks = [BinaryConnect("stochastic"), ReestimateBatchNorm(images=60)]
-    trainer = stock_trainer(callbacks=callbacks, num_sanity_val_steps=0)
+    trainer = bare_trainer(callbacks=callbacks, num_sanity_val_steps=0)
     trainer.fit(LitNetwork(), val_dataloaders=batches(20))
     assert estimated == [60]
