@@ -42,7 +42,6 @@ NOTES = "NOTES.md"
 
 # What is kept of each run; the first layer's files only of the run of each row that is shown.
 KEPT = ("run.json", "metrics.csv", "config.yaml")
-FIRST_LAYER = ("first_layer.json", "first_layer.png")
 
 
 def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Comparison]) -> Path:
@@ -83,10 +82,12 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
     folder.mkdir(parents=True, exist_ok=True)
     shown = {row.runs[0].run_id for row in comparison.rows}
     for run in comparison.runs:
-        first_layer = FIRST_LAYER if run.run_id in shown else ()
-        _keep(folders[run.run_id], folder / run.run_id, KEPT, first_layer)
+        source = folders[run.run_id]
+        first_layer = (source.first_layer.name, source.features.name)
+        _keep(source, folder / run.run_id, KEPT, first_layer if run.run_id in shown else ())
     for run in unfinished:
-        _keep(folders[run.run_id], folder / run.run_id, KEPT[:1])
+        source = folders[run.run_id]
+        _keep(source, folder / run.run_id, [source.record.name])
     _forget(folder, {run.run_id for run in kept})
     _keep_definition(folder, [folders[run.run_id] for run in comparison.runs])
     definition = _definition(folder)
