@@ -1,6 +1,6 @@
 """`python -m bclightning`, the same as `bcl`."""
 
-from bclightning.cli import main
+from bclightning.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 from wandb_server import KEY
 
-from bclightning.cli import main
+from bclightning.cli.main import main
 from bclightning.data import CIFAR10, MNIST, SVHN
 from bclightning.data.files import DataFile
 

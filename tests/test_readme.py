@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 import bclightning
-from bclightning.cli import main
-from bclightning.experiments.compare.comparison import compare
-from bclightning.experiments.compare.sources import gather
-from bclightning.experiments.record import RunRecord
-from bclightning.functional.preprocessing import Preprocessing
+from bclightning.cli.main import main
+from bclightning.compare.comparison import compare
+from bclightning.compare.loading import gather
 from bclightning.inference import PackedModel
 from bclightning.models import MLP
+from bclightning.preprocessing import Preprocessing
+from bclightning.runs.record import RunRecord
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,9 +70,7 @@ def test_its_settings_are_accepted(folder, capsys, command, method):
 
 
 # Those that need a server or another package, which the tests of their own subjects provide.
-ELSEWHERE = re.compile(
-    r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python tests/benchmarks"
-)
+ELSEWHERE = re.compile(r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python benchmarks")
 
 
 @pytest.mark.slow
@@ -104,7 +102,7 @@ def test_promoted_pages_are_what_their_records_say(page):
 @pytest.mark.slow
 def test_its_benchmarks_run(folder):
     """What they measure is for people to judge; that they still run is for here."""
-    command = next(c for c in COMMANDS if c.startswith("python tests/benchmarks"))
+    command = next(c for c in COMMANDS if c.startswith("python benchmarks"))
     words = [sys.executable, str(ROOT / shlex.split(command)[1])]
     done = subprocess.run([*words, "memory"], capture_output=True, text=True, check=True)
     assert re.search(r"deterministic +1\.0\d ", done.stdout)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import UserError
-from bclightning.functional.preprocessing import Preprocessing
+from bclightning.preprocessing import Preprocessing
 from bclightning.seeds import derive_seed
 
 Batch = tuple[Tensor, Tensor]

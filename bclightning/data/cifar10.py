@@ -16,8 +16,8 @@ from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain, verify
 from bclightning.errors import DataError
-from bclightning.functional.preprocessing import Preprocessing
 from bclightning.functional.whitening import ZCA, global_contrast_normalize
+from bclightning.preprocessing import Preprocessing
 from bclightning.storage import replacing
 
 VALIDATION_IMAGES = 5_000

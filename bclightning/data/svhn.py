@@ -14,7 +14,7 @@ from bclightning.data.base import CachedImageDataModule, ImageTensors
 from bclightning.data.cache import cached_array
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import DataError
-from bclightning.functional.preprocessing import Preprocessing
+from bclightning.preprocessing import Preprocessing
 
 # Images of each class that validate, taken from the two training files (section 3.3).
 VALIDATION_FROM_TRAIN = 400

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bclightning.functional.compiling import compiled, threads_for
+from bclightning.functional._numba import compiled, threads_for
 
 _INLINE: dict[str, Any] = {"inline": "always", "fastmath": {"contract"}, "error_model": "numpy"}
 _LOOP: dict[str, Any] = {"nogil": True, "error_model": "numpy"}

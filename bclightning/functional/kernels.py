@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from bclightning.functional.compiling import compiled, threads_for
+from bclightning.functional._numba import compiled, threads_for
 
 if sys.platform == "linux":
     # Torch's own pool of threads: a second one would have to wait until torch's stop spinning.

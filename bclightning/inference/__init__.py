@@ -1,6 +1,6 @@
 """Test time: with which weights, with what errors, and as a file of one bit a weight."""
 
-from bclightning.inference.methods import (
+from bclightning.evaluation import (
     BatchNorm,
     EvalWeights,
     MethodError,

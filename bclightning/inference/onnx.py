@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bclightning.errors import UserError
-from bclightning.inference.architecture import Step
+from bclightning.inference.graph import Step
 from bclightning.inference.packed import PackedModel
 
 # The first with BitwiseAnd.

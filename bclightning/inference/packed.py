@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bclightning.errors import UserError
 from bclightning.functional.packing import pack_signs
-from bclightning.functional.preprocessing import Preprocessing
-from bclightning.inference.architecture import PRODUCTS, Step, folded, shapes, trace
-from bclightning.inference.sealed import DamagedFileError, read_sealed, write_sealed
+from bclightning.inference.checksum import DamagedFileError, read_sealed, write_sealed
+from bclightning.inference.graph import PRODUCTS, Step, folded, shapes, trace
+from bclightning.preprocessing import Preprocessing
 
 FORMAT = "bclightning-packed"
 VERSION = 1
@@ -63,7 +63,7 @@ class PackedModel:
         """Pack a trained network: signs of its binary layers, batch normalizations folded.
 
         Args:
-            network: A chain of layers; see `bclightning.inference.architecture.trace`.
+            network: A chain of layers; see `bclightning.inference.graph.trace`.
             image_shape: Channels, height and width of an image.
             class_names: What its outputs stand for.
             preprocessing: What was done with raw pixels.

@@ -11,10 +11,10 @@ from torch.nn import functional
 from bclightning.errors import UserError
 from bclightning.functional.bit_product import bit_linear, by_groups
 from bclightning.functional.packing import unpack_signs
-from bclightning.functional.preprocessing import Preprocessing
-from bclightning.inference.architecture import Step
+from bclightning.inference.graph import Step
 from bclightning.inference.packed import PackedModel
 from bclightning.inference.sizes import check_size
+from bclightning.preprocessing import Preprocessing
 
 Storage = Literal["bits", "float32", "bfloat16", "int8"]
 """How binary weights of linear layers lie in memory while the network runs: 1, 32, 16 or 8 bits."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bclightning.models.regularizer import Blocks, Regularizer
+from bclightning.models.blocks import Blocks, Regularizer
 
 
 class ConvNet(nn.Module):

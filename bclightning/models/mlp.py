@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from bclightning.models.regularizer import Blocks, Regularizer
+from bclightning.models.blocks import Blocks, Regularizer
 
 
 class MLP(nn.Module):

@@ -16,7 +16,6 @@ from bclightning.nn.layers import (
     BinaryLinear,
     LayerWeights,
 )
-from bclightning.nn.size import ModelSize, model_size
 
 __all__ = [
     "Binarization",
@@ -24,13 +23,11 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "LayerWeights",
-    "ModelSize",
     "binary_layers",
     "clip_latent_weights_",
     "convert_to_binary",
     "evaluating_with",
     "in_evaluation_mode",
-    "model_size",
     "preserving_batch_norm",
     "reestimate_batch_norm_",
     "trains_and_evaluates_differently",

@@ -18,8 +18,8 @@ from bclightning.nn import (
     convert_to_binary,
 )
 from bclightning.nn.convert import skipped_modules
+from bclightning.training.batch_norm import ReestimateBatchNorm
 from bclightning.training.binary_adam import BinaryAdam
-from bclightning.training.validation import ReestimateBatchNorm
 
 
 class ClipWeights(Callback):

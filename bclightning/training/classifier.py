@@ -12,9 +12,9 @@ from torchmetrics import MeanMetric
 from bclightning.errors import UserError
 from bclightning.functional import squared_hinge_loss
 from bclightning.nn import binary_layers
+from bclightning.training.batch_norm import ReestimateBatchNorm
 from bclightning.training.callbacks import ClipWeights
 from bclightning.training.optim import OptimizerName, exponential_decay, make_optimizer
-from bclightning.training.validation import ReestimateBatchNorm
 
 Batch = tuple[Tensor, Tensor]
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bclightning.functional.preprocessing import Preprocessing
 from bclightning.inference import PackedModel, PackedNetwork
 from bclightning.inference.onnx import as_onnx, onnx_scores
 from bclightning.models import MLP, ConvNet
 from bclightning.nn import BinaryConv2d, BinaryLinear
+from bclightning.preprocessing import Preprocessing
 
 
 def mixed() -> nn.Module:

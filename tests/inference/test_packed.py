@@ -16,13 +16,13 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.utils.parametrizations import weight_norm
 
 from bclightning.errors import UserError
-from bclightning.functional.preprocessing import Preprocessing
 from bclightning.inference import PackedModel, PackedNetwork, load
-from bclightning.inference.architecture import Step, folded
+from bclightning.inference.checksum import DamagedFileError, write_sealed
+from bclightning.inference.graph import Step, folded
 from bclightning.inference.runtime import fastest
-from bclightning.inference.sealed import DamagedFileError, write_sealed
 from bclightning.models import MLP, ConvNet
 from bclightning.nn import BinaryConv2d, BinaryLinear, convert_to_binary, evaluating_with
+from bclightning.preprocessing import Preprocessing
 
 TEN = tuple("0123456789")
 
@@ -192,7 +192,7 @@ def test_ten_thousand_mutations_are_refused_and_cost_little_memory(small, tmp_pa
 
 def rewritten(path, change) -> None:
     """Write a file anew with other content and a seal that fits it, as an attacker would."""
-    from bclightning.inference.sealed import read_sealed
+    from bclightning.inference.checksum import read_sealed
 
     metadata, tensors = read_sealed(path)
     del metadata["sha256"]
@@ -384,7 +384,7 @@ def test_a_forked_process_can_compute_on_the_bits_too():
     code = (
         "import os, torch\n"
         "from bclightning.functional.bit_product import bit_linear\n"
-        "from bclightning.functional.compiling import threads_for\n"
+        "from bclightning.functional._numba import threads_for\n"
         "bits, inputs = torch.ones(512, 4096, dtype=torch.uint8), torch.ones(1, 4096)\n"
         "torch.set_num_threads(2)\n"
         "before = bit_linear(inputs, bits)\n"

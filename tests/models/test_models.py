@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from bclightning.costs import model_size
 from bclightning.models import MLP, ConvNet
-from bclightning.nn import binary_layers, model_size
+from bclightning.nn import binary_layers
 
 ARMS = ["none", "dropout", "deterministic", "stochastic"]
 SVHN = {"channels": [64, 128, 256]}

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bclightning.nn import BinaryConv2d, BinaryLinear, ModelSize, model_size
+from bclightning.costs import ModelSize, model_size
+from bclightning.nn import BinaryConv2d, BinaryLinear
 
 
 def test_size_counts_a_shared_weight_once():

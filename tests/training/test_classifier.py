@@ -11,7 +11,8 @@ from torch import nn
 from bclightning.data import Digits
 from bclightning.models import MLP
 from bclightning.nn import BinaryLinear, binary_layers
-from bclightning.training import Classifier, FirstEpochs
+from bclightning.runs.callbacks import FirstEpochs
+from bclightning.training import Classifier
 
 
 class Watched(Classifier):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bclightning.cli import main
+from bclightning.cli.main import main
 from bclightning.data import Digits
 from bclightning.functional import squared_hinge_loss
 from bclightning.models import MLP

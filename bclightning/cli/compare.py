@@ -1,0 +1,123 @@
+"""`bcl compare`: tables of runs, promoted pages, and W&B."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bclightning.cli.parser import Arguments
+from bclightning.compare.comparison import compare
+from bclightning.compare.loading import FoundRun, gather, gather_from_storage
+from bclightning.compare.render import as_csv, as_json, markdown, print_tables
+from bclightning.errors import UserError
+
+DESCRIPTION = (
+    "Compare runs: a table for each data set, with a row for each method, and a test for each pair."
+)
+
+
+def compare_runs(arguments: Sequence[str]) -> None:
+    """Run `bcl compare`.
+
+    Args:
+        arguments: The command line after ``compare``.
+
+    Raises:
+        UserError: A mistake in the command line, or runs that cannot be compared.
+    """
+    options = _parser().parse_args(list(arguments))
+    console = Console()
+    if options.check:
+        from bclightning.compare.page import check_page
+
+        _refuse_runs(options.runs, "--check")
+        check_page(Path(options.check))
+        console.print(f"{options.check} is what its records say", highlight=False, soft_wrap=True)
+        return
+    if options.workspace:
+        from bclightning.compare.workspace import save_workspace
+
+        _refuse_runs(options.runs, "--workspace")
+        console.print(save_workspace(options.workspace), highlight=False, soft_wrap=True)
+        return
+    found = _find(options.runs, options.runs_dir, options.wandb, options.storage)
+    comparisons = compare([run.record for run in found])
+    match options.format:
+        case "table":
+            print_tables(console, comparisons)
+        case "markdown":
+            print(markdown(comparisons))
+        case "csv":
+            print(as_csv(comparisons))
+        case "json":
+            print(as_json(comparisons))
+    if options.write:
+        from bclightning.compare.page import write_page
+
+        path = write_page(Path(options.write), found, comparisons)
+        Console(stderr=True).print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def _parser() -> Arguments:
+    parser = Arguments("bcl compare", DESCRIPTION)
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUNS|SWEEP",
+        help="folders or ids of runs, folders of runs, or a sweep's definition",
+    )
+    parser.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read the runs from W&B instead")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="read the runs of a sweep from its storage, wherever they were made",
+    )
+    parser.add_argument(
+        "--format", choices=("table", "markdown", "csv", "json"), default="table", help="how"
+    )
+    parser.add_argument(
+        "--write",
+        metavar="DIR",
+        help="write a page with table, figures and the records it was made from",
+    )
+    parser.add_argument(
+        "--check", metavar="DIR", help="make a page again from its records, and compare"
+    )
+    parser.add_argument(
+        "--workspace", metavar="ENTITY/PROJECT", help="save a W&B workspace that compares the runs"
+    )
+    parser.add_argument(
+        "--runs_dir", default="results/runs", help="folder of all runs (default: results/runs)"
+    )
+    return parser
+
+
+def _refuse_runs(runs: Sequence[str], option: str) -> None:
+    if runs:
+        raise UserError(f"{option} stands alone; leave out {' '.join(runs)}")
+
+
+def _find(
+    words: Sequence[str], runs_dir: str, wandb: str | None, storage: str | None
+) -> list[FoundRun]:
+    if wandb:
+        from bclightning.compare.wandb_runs import records_from_wandb
+
+        _refuse_runs(words, "--wandb")
+        return [FoundRun(record, None) for record in records_from_wandb(wandb)]
+    if not words:
+        raise UserError(
+            "name runs, a folder of runs or a sweep's definition to compare, or --wandb "
+            "ENTITY/PROJECT"
+        )
+    if storage:
+        if len(words) != 1:
+            raise UserError("with --storage name one sweep's definition")
+        elsewhere = gather_from_storage(Path(words[0]), storage)
+        try:
+            here = gather(words, runs_dir)
+        except UserError:
+            here = []
+        known = {run.record.run_id for run in here}
+        return [*here, *(run for run in elsewhere if run.record.run_id not in known)]
+    return gather(words, runs_dir)

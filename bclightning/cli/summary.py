@@ -1,0 +1,164 @@
+"""`bcl summary`: what each layer of a network costs, and what binary weights save."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bclightning.costs import LayerCost, Operations, energy, layer_costs
+from bclightning.data import ImageDataModule
+from bclightning.errors import UserError
+from bclightning.formatting import joules, megabytes, short
+from bclightning.runs.config import RunCLI, recipe_names
+from bclightning.runs.folder import RunFolder
+from bclightning.runs.job import SETTINGS
+from bclightning.runs.notices import quiet_lightning
+
+
+def summary(arguments: Sequence[str]) -> None:
+    """Run `bcl summary RUN|CONFIG`: print costs by layer, and the float twin beside the network.
+
+    Neither data nor checkpoints are read.
+
+    Raises:
+        UserError: There is no such run or recipe, or the data module does not say what images are.
+    """
+    words = list(arguments)
+    if words and not words[0].startswith("-"):
+        words = ["--config", str(_config(words[0])), *words[1:]]
+    elif not words:
+        raise UserError("say which network: bcl summary RUN, or bcl summary mnist.yaml")
+    quiet_lightning()
+    cli = RunCLI(
+        words,
+        prog="bcl summary RUN|CONFIG",
+        description="Parameters, bits, operations and energy of a network, by layer.",
+        settings=SETTINGS,
+    )
+    model, datamodule = cli.build_modules()
+    if not isinstance(datamodule, ImageDataModule):
+        raise UserError("bcl summary needs one of the package's data sets, to know the images")
+    try:
+        costs = layer_costs(model.network, datamodule.image_shape)
+    except RuntimeError as error:
+        sides = " x ".join(map(str, datamodule.image_shape))
+        raise UserError(
+            f"the network does not take the images of {datamodule.name}, {sides}: {error}"
+        ) from error
+    title = f"{type(model.network).__name__} on {datamodule.name}, per image"
+    console = Console()
+    console.print(_layers(title, costs))
+    console.print(_beside_its_twin(costs))
+    for line in _remarks(costs):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _config(name: str) -> Path | str:
+    """The configuration of a run, or the name of a file or recipe."""
+    if name.endswith((".yaml", ".yml")) or f"{name}.yaml" in recipe_names():
+        return name
+    return RunFolder.find(name).config
+
+
+def _layers(title: str, costs: Sequence[LayerCost]) -> Table:
+    # So narrow that it fits a terminal of 80 columns.
+    table = Table(
+        title=title,
+        title_justify="left",
+        show_footer=True,
+        box=box.SIMPLE_HEAVY,
+        padding=0,
+        show_edge=False,
+    )
+    test, train = _total(costs, "test"), _total(costs, "train")
+    columns = (
+        ("layer", "total"),
+        ("shape", ""),
+        ("weights", ""),
+        ("number", short(sum(cost.parameters for cost in costs))),
+        ("bits", short(sum(cost.bits for cost in costs))),
+        ("test x", short(test.multiplications)),
+        ("test +", short(test.additions)),
+        ("train x", short(train.multiplications)),
+        ("train +", short(train.additions)),
+    )
+    for place, (header, footer) in enumerate(columns):
+        right = place >= 3
+        table.add_column(header, footer, justify="right" if right else "left", no_wrap=right)
+    for cost in costs:
+        counts = [
+            "-" if done is None else short(number)
+            for done in (cost.test, cost.train)
+            for number in ((done.multiplications, done.additions) if done else (0, 0))
+        ]
+        table.add_row(
+            cost.name or cost.kind,
+            "x".join(map(str, cost.shape)),
+            "binary" if cost.binary else "real",
+            short(cost.parameters),
+            short(cost.bits),
+            *counts,
+        )
+    return table
+
+
+def _total(costs: Sequence[LayerCost], which: str) -> Operations:
+    return sum((getattr(cost, which) or Operations() for cost in costs), Operations())
+
+
+def _beside_its_twin(costs: Sequence[LayerCost]) -> Table:
+    bits = sum(cost.bits for cost in costs)
+    parameters = sum(cost.parameters for cost in costs)
+    float_bits = 32 * parameters
+    test, train = _total(costs, "test"), _total(costs, "train")
+    float_test, float_train = _total(costs, "float_test"), _total(costs, "float_train")
+    ours, twin = energy(test, bits), energy(float_test, float_bits)
+    rows: list[tuple[str, float, float, str, str]] = [
+        ("parameters", parameters, parameters, f"{parameters:,}", f"{parameters:,}"),
+        ("size", float_bits, bits, megabytes(float_bits // 8), megabytes(-(-bits // 8))),
+    ]
+    for label, before, after in (
+        ("test, multiplications", float_test.multiplications, test.multiplications),
+        ("test, additions", float_test.additions, test.additions),
+        ("training, multiplications", float_train.multiplications, train.multiplications),
+        ("training, additions", float_train.additions, train.additions),
+    ):
+        rows.append((label, before, after, short(before), short(after)))
+    for label, used, left in (
+        ("energy, arithmetic", twin.arithmetic, ours.arithmetic),
+        ("energy, reading weights", twin.traffic, ours.traffic),
+        ("energy", twin.total, ours.total),
+    ):
+        rows.append((label, used, left, joules(used), joules(left)))
+    table = Table(title="At test time by method 1, and in training", title_justify="left")
+    for header in ("per image", "float twin", "this network", "ratio"):
+        table.add_column(header, justify="left" if header == "per image" else "right")
+    for label, whole, part, in_words, part_in_words in rows:
+        table.add_row(label, in_words, part_in_words, f"{whole / part:.1f}" if part else "-")
+    return table
+
+
+def _remarks(costs: Sequence[LayerCost]) -> list[str]:
+    lines = []
+    products = [cost for cost in costs if cost.binary]
+    before = _total(products, "float_train").multiplications
+    after = _total(products, "train").multiplications
+    if before:
+        lines.append(
+            f"Binary weights take {100 * (before - after) / before:.1f} % of the multiplications "
+            "out of training's products (the paper: about 2/3). Forward, and for the gradient of "
+            "inputs, which the first layer does not need; not for the gradient of weights."
+        )
+    else:
+        lines.append("No weight is binary: this network is its own twin.")
+    unknown = sorted({cost.kind for cost in costs if cost.test is None})
+    if unknown:
+        lines.append(f"Not counted, since we have no rule for them: {', '.join(unknown)}.")
+    lines.append(
+        "Energy is an estimate for a 45 nm process: 3.7 pJ a multiplication, 0.9 pJ an addition "
+        "of 32-bit floats, 1.3 nJ for 64 bits from DRAM, each weight read once (M. Horowitz, ISSCC "
+        "2014); activations, pooling and the moving of images are left out on both sides."
+    )
+    return lines

@@ -1,0 +1,170 @@
+"""Progress of a run: bars and time left on a terminal, a line an epoch elsewhere."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bclightning.runs.checkpoint import RunCheckpoint
+
+REFRESH_SECONDS = 0.2
+
+
+class RunProgress(ProgressBar):
+    """Show the epochs of a run, the time that is left, and the errors so far.
+
+    On a terminal two bars: epochs of the run and batches of the epoch. Elsewhere a line an epoch.
+
+    Args:
+        checkpoint: Knows the best epoch so far.
+        console: Where to print; standard error when ``None``.
+        epochs: How many there will be; those that the trainer is set to when ``None``.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from bclightning.runs.metrics_csv import MetricsTable
+        >>> table = MetricsTable(Path("metrics.csv"))
+        >>> progress = RunProgress(RunCheckpoint(Path("checkpoints"), table))
+    """
+
+    def __init__(
+        self,
+        checkpoint: RunCheckpoint,
+        console: Console | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._total = epochs
+        self._checkpoint = checkpoint
+        self._console = console or Console(stderr=True)
+        self._bars: Progress | None = None
+        self._epochs: TaskID | None = None
+        self._batches: TaskID | None = None
+        self._enabled = True
+        self._first_epoch = 0
+        self._started = self._shown = 0.0
+
+    def disable(self) -> None:
+        """Print nothing, as Lightning asks on all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Print again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bars."""
+        self._started = time.monotonic()
+        self._first_epoch = trainer.current_epoch
+        if not (self._enabled and self._console.is_terminal):
+            return
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            auto_refresh=False,
+        )
+        self._epochs = self._bars.add_task(
+            "epochs",
+            total=self._total or trainer.max_epochs,
+            completed=trainer.current_epoch,
+            note="",
+        )
+        self._batches = self._bars.add_task("batches", total=trainer.num_training_batches, note="")
+        self._bars.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the bars, a few times a second at most: drawing costs more than a small step."""
+        if self._bars is None or self._batches is None or self._epochs is None:
+            return
+        now = time.monotonic()
+        if now - self._shown < REFRESH_SECONDS:
+            return
+        self._shown = now
+        done = batch_idx + 1
+        self._bars.update(self._batches, completed=done)
+        # Fractions of an epoch let the time left be told within the first one.
+        fraction = done / max(float(trainer.num_training_batches), 1.0)
+        self._bars.update(self._epochs, completed=trainer.current_epoch + fraction)
+        self._bars.refresh()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how the epoch before went: only now are all its metrics in."""
+        if trainer.current_epoch > self._first_epoch:
+            self._report(trainer, trainer.current_epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how the last epoch went, and leave the finished bars on the screen."""
+        if trainer.current_epoch > self._first_epoch:
+            self._report(trainer, trainer.current_epoch)
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back before an error is printed."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _report(self, trainer: Trainer, done: int) -> None:
+        if not self._enabled:
+            return
+        note = self._note(trainer)
+        if self._bars is None:
+            a_epoch = (time.monotonic() - self._started) / (done - self._first_epoch)
+            total = self._total or trainer.max_epochs or done
+            left = a_epoch * (total - done)
+            self._console.print(
+                f"epoch {done}/{total}  {note}  time left {_clock(left)}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        elif self._epochs is not None:
+            self._bars.update(self._epochs, completed=done, note=note)
+            self._bars.refresh()
+
+    def _note(self, trainer: Trainer) -> str:
+        metrics = trainer.callback_metrics
+        parts = []
+        if "train/loss" in metrics:
+            parts.append(f"loss {float(metrics['train/loss']):.4f}")
+        if self._checkpoint.monitor in metrics:
+            error = float(metrics[self._checkpoint.monitor])
+            parts.append(f"validation error {error:.2f} %")
+            if error <= self._checkpoint.best:
+                parts.append("(best)")
+            else:
+                parts.append(f"(best {self._checkpoint.best:.2f} %)")
+        return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,235 @@
+"""W&B is where runs are compared, and never what a run depends on."""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from bclightning.runs.wandb_mode import Mode, WandbSettings
+
+
+class TrackingWarning(UserWarning):
+    """W&B failed; the run goes on without it."""
+
+
+def start_tracking(
+    settings: WandbSettings,
+    mode: Mode,
+    *,
+    run_id: str,
+    name: str,
+    folder: Path,
+    group: str,
+    job_type: str,
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+) -> "TrackingLogger | None":
+    """Open a W&B run of its own, under the run's id, with its files in ``folder/wandb``.
+
+    Where the server cannot be reached, or refuses the key, the run is logged offline.
+
+    Args:
+        settings: Project, entity, more tags, and how long to wait.
+        mode: From `decide_mode`.
+        run_id: W&B's id for the run; one that was used before is gone on with.
+        name: What W&B shows for it.
+        folder: The run's folder.
+        group: The experiment or sweep.
+        job_type: The stage: ``train``, ``tune`` or ``final``.
+        tags: As ``method:stochastic``, for filters.
+        config: Plain data; W&B filters by it.
+
+    Returns:
+        A logger for Lightning, or ``None`` when W&B is disabled or cannot be used.
+
+    Warns:
+        TrackingWarning: W&B failed.
+    """
+    if mode == "disabled":
+        return None
+    what: dict[str, Any] = {
+        "project": settings.project,
+        "entity": settings.entity,
+        "dir": str(folder),
+        "name": name,
+        "group": group,
+        "job_type": job_type,
+        "tags": [*tags, *settings.tags],
+        "config": dict(config),
+    }
+    # W&B keeps the id of a run that it could not start, so the second attempt needs another.
+    attempts: dict[Mode, str] = {mode: run_id}
+    if mode == "online":
+        attempts["offline"] = f"{run_id}-offline"
+    for attempt, identity in attempts.items():
+        try:
+            run = _open(attempt, identity, what, settings.init_timeout)
+        except Exception as error:  # whatever W&B does, the run goes on
+            fallback = "logging offline" if attempt == "online" else "the run goes on without it"
+            _warn(f"W&B could not start {attempt} ({_brief(error)}); {fallback}")
+            continue
+        return TrackingLogger(run, run_id, settings.finish_timeout)
+    return None
+
+
+def _open(mode: Mode, identity: str, what: Mapping[str, Any], init_timeout: float) -> Any:
+    import wandb
+
+    # W&B prefers the environment's mode to the one that it is given.
+    overridden = os.environ.pop("WANDB_MODE", None)
+    try:
+        return wandb.init(
+            **what,
+            id=identity,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            # A run of its own, also where another one is open in this process.
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=init_timeout,
+                # What it would collect can hold secrets: command lines, environment, remote URLs.
+                # Our own record says what is needed.
+                disable_git=True,
+                disable_code=True,
+                disable_job_creation=True,
+                x_disable_meta=True,
+                save_code=False,
+            ),
+        )
+    finally:
+        if overridden is not None:
+            os.environ["WANDB_MODE"] = overridden
+
+
+class TrackingLogger(Logger):
+    """Logs to a W&B run, and costs a run nothing but a warning when that fails.
+
+    Metrics have the epoch as their axis, so that a resumed run's curves continue.
+
+    Args:
+        run: The W&B run.
+        run_id: Its id.
+        finish_timeout: Seconds to wait for the last upload.
+    """
+
+    def __init__(self, run: Any, run_id: str, finish_timeout: float = 60.0) -> None:
+        super().__init__()
+        self._run = run
+        self._run_id = run_id
+        self._finish_timeout = finish_timeout
+
+        def axis() -> None:
+            run.define_metric("epoch")
+            run.define_metric("*", step_metric="epoch")
+
+        self._attempt(axis)
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls the logger."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return self._run_id
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration was given when the run started, where filters see it."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics that carry their epoch, as Lightning's do."""
+        self._attempt(lambda: self._run.log(dict(metrics)))
+
+    @rank_zero_only
+    def log_histogram(
+        self, key: str, counts: npt.NDArray[np.int64], edges: npt.NDArray[np.float64], step: int
+    ) -> None:
+        """Log a histogram of an epoch."""
+
+        def log() -> None:
+            import wandb
+
+            histogram = wandb.Histogram(np_histogram=(counts, edges))
+            self._run.log({"epoch": step, key: histogram})
+
+        self._attempt(log)
+
+    @rank_zero_only
+    def log_image(
+        self, key: str, image: npt.NDArray[np.uint8], step: int, caption: str = ""
+    ) -> None:
+        """Log an image of an epoch, of shape (height, width, 3)."""
+
+        def log() -> None:
+            import wandb
+
+            self._run.log({"epoch": step, key: wandb.Image(image, caption=caption)})
+
+        self._attempt(log)
+
+    @rank_zero_only
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Set what stands for the run in tables, as its test errors."""
+        self._attempt(lambda: self._run.summary.update(dict(values)))
+
+    @rank_zero_only
+    def finish(self, exit_code: int) -> None:
+        """Close the run, and wait for the last upload, but not for ever."""
+        run = self._run
+        if run is None:
+            return
+        finishing = threading.Thread(
+            target=self._attempt, args=(lambda: run.finish(exit_code=exit_code),), daemon=True
+        )
+        finishing.start()
+        finishing.join(self._finish_timeout)
+        if finishing.is_alive():
+            _warn("W&B did not finish its upload in time; wandb sync uploads the rest")
+        self._run = None
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self._run is None:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever W&B does, the run goes on
+            self._run = None
+            _warn(f"W&B failed ({_brief(error)}); its metrics.csv goes on without it")
+
+
+def how_to_look(folder: Path, mode: str) -> list[str]:
+    """Commands that show a run: in the terminal, and on a server if it is not there yet.
+
+    Args:
+        folder: The run's folder.
+        mode: How it was logged.
+
+    Example:
+        >>> how_to_look(Path("runs/a"), "offline")
+        ['wandb leet runs/a/wandb', 'wandb sync runs/a/wandb/offline-run-*']
+    """
+    lines = [f"wandb leet {folder / 'wandb'}"]
+    if mode == "offline":
+        lines.append(f"wandb sync {folder / 'wandb' / 'offline-run-*'}")
+    return lines
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TrackingWarning, stacklevel=3)

@@ -1,0 +1,259 @@
+"""W&B: what it is told, and that nothing it does can stop a run."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from wandb_server import KEY, Server
+
+from bclightning.runs.tracking import TrackingWarning, how_to_look, start_tracking
+from bclightning.runs.wandb_mode import WandbSettings, decide_mode
+
+WANDB = Path(sys.executable).with_name("wandb")
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "mode"),
+    [
+        (None, {}, "offline"),
+        (None, {"WANDB_API_KEY": KEY}, "online"),
+        (None, {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, "offline"),
+        (None, {"WANDB_MODE": "dryrun"}, "offline"),
+        (None, {"WANDB_MODE": "disabled"}, "disabled"),
+        (None, {"WANDB_MODE": "nonsense"}, "offline"),
+        ("online", {"WANDB_MODE": "disabled"}, "online"),
+        ("disabled", {"WANDB_API_KEY": KEY}, "disabled"),
+    ],
+)
+def test_the_mode_is_the_setting_else_the_environments_else_by_the_key(setting, environment, mode):
+    decided, reason = decide_mode(WandbSettings(mode=setting), environment)
+    assert decided == mode
+    assert reason.startswith(f"W&B: {mode}, ")
+
+
+def test_a_key_in_netrc_counts_for_its_own_server_alone(tmp_path):
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    home = {"HOME": str(tmp_path)}
+    assert decide_mode(WandbSettings(), home)[0] == "online"
+    other = {**home, "WANDB_BASE_URL": "http://other.example"}
+    assert decide_mode(WandbSettings(), other)[0] == "offline"
+
+
+def test_a_password_in_the_servers_url_is_refused_before_it_is_written_anywhere(
+    folder, tiny, refused, monkeypatch
+):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://user:s3cret@localhost:9")
+    said = refused("fit", "--config", tiny, "--wandb.mode", "online")
+    assert "WANDB_BASE_URL holds a password" in said
+    assert "s3cret" not in said
+    assert not (folder / "results").exists()
+    # Nothing is sent there offline.
+    assert decide_mode(WandbSettings(mode="offline"), os.environ)[0] == "offline"
+
+
+def start(folder, run_id="mnist-stochastic-s0", mode="offline", **settings):
+    return start_tracking(
+        WandbSettings(init_timeout=2.0, finish_timeout=3.0, **settings),
+        mode,
+        run_id=run_id,
+        name=run_id,
+        folder=folder,
+        group="mnist",
+        job_type="train",
+        tags=["method:stochastic", "seed:0"],
+        config={"method": "stochastic", "model": {"learning_rate": 0.001}},
+    )
+
+
+def folder_of(folder, run_id="mnist-stochastic-s0") -> Path:
+    (path,) = (folder / "wandb").glob(f"offline-run-*-{run_id}")
+    return path
+
+
+def summary(path: Path) -> dict:
+    command = [str(WANDB), "leet", "inspect", "--summary", "--json", str(path)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def history(path: Path, key: str) -> list[tuple[float, float]]:
+    command = [str(WANDB), "leet", "inspect", "--json", str(path)]
+    lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    items = [record["history"]["item"] for record in map(json.loads, lines) if "history" in record]
+    return [(item["epoch"], item[key]) for item in items if key in item]
+
+
+def test_an_offline_run_holds_what_comparing_needs(tmp_path):
+    logger = start(tmp_path, tags=["mine"])
+    for epoch in range(3):
+        logger.log_metrics({"epoch": epoch, "val/error": 3.0 - epoch}, step=100 * epoch)
+    logger.log_histogram("weights/a", np.array([1, 2]), np.array([0.0, 0.5, 1.0]), 2)
+    logger.log_image("features", np.zeros((4, 4, 3), np.uint8), 2, "epoch 3")
+    logger.log_summary({"test/error": 1.25})
+    logger.finish(0)
+    shown = summary(folder_of(tmp_path))
+    assert shown["state"] == "finished"
+    assert shown["name"] == "mnist-stochastic-s0"
+    assert set(shown["tags"]) == {"method:stochastic", "seed:0", "mine"}
+    assert shown["config"]["model"] == {"learning_rate": 0.001}
+    assert shown["summary"]["test/error"] == 1.25
+    assert shown["summary"]["weights/a"]["values"] == [1, 2]
+    assert shown["summary"]["features"]["caption"] == "epoch 3"
+    assert history(folder_of(tmp_path), "val/error") == [(0, 3), (1, 2), (2, 1)]
+
+
+def test_two_runs_in_one_process_stay_two(tmp_path):
+    first, second = (start(tmp_path / name, name) for name in ("first", "second"))
+    second.log_metrics({"epoch": 0, "x": 2.0})
+    first.log_metrics({"epoch": 0, "x": 1.0})
+    first.finish(0)
+    second.finish(0)
+    for name, value in (("first", 1), ("second", 2)):
+        assert history(folder_of(tmp_path / name, name), "x") == [(0, value)]
+
+
+def test_random_numbers_are_not_drawn_from(tmp_path):
+    def states():
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+
+    before = states()
+    logger = start(tmp_path)
+    logger.log_image("x", np.zeros((4, 4, 3), np.uint8), 0)
+    logger.finish(0)
+    assert states() == before
+
+
+def test_disabled_is_nothing_at_all(tmp_path):
+    assert start(tmp_path, mode="disabled") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_package_a_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.warns(TrackingWarning, match="W&B could not start offline"):
+        assert start(tmp_path) is None
+
+
+def test_online_the_server_gets_configuration_and_history(tmp_path, online):
+    server = Server()
+    online(server.url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrackingWarning)
+        logger = start(tmp_path, mode="online")
+        logger.log_metrics({"epoch": 0, "val/error": 2.5})
+        logger.finish(0)
+    server.stop()
+    everything = "\n".join(body for _, body in server.received)
+    assert "method:stochastic" in everything
+    assert "learning_rate" in everything
+    stream = "\n".join(body for path, body in server.received if path.endswith("file_stream"))
+    assert "val/error" in stream
+    assert "2.5" in stream
+
+
+def closed_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("trouble", ["wrong key", "down", "hanging"])
+def test_a_server_in_trouble_costs_a_warning_and_the_run_is_offline(tmp_path, online, trouble):
+    server = Server(401) if trouble == "wrong key" else None
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen()
+    url = {
+        "wrong key": server.url if server else "",
+        "down": closed_port(),
+        "hanging": f"http://127.0.0.1:{silent.getsockname()[1]}",
+    }[trouble]
+    online(url)
+    began = time.monotonic()
+    with pytest.warns(TrackingWarning, match=r"could not start online .*; logging offline"):
+        logger = start(tmp_path, mode="online")
+    logger.log_metrics({"epoch": 0, "x": 1.0})
+    logger.finish(0)
+    assert time.monotonic() - began < 20
+    (path,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert history(path, "x") == [(0, 1)]
+    silent.close()
+    if server:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_the_middle_does_not_hold_the_process(tmp_path):
+    """The process is another one, since what would hang is its end."""
+    server = Server()
+    code = (
+        "import sys, pathlib, warnings\n"
+        "from bclightning.runs.tracking import *\n"
+        "logger = start_tracking(WandbSettings(init_timeout=5, finish_timeout=3), 'online',\n"
+        "    run_id='r', name='r', folder=pathlib.Path('.'), group='g', job_type='t',\n"
+        "    tags=[], config={})\n"
+        "logger.log_metrics({'epoch': 0, 'x': 1.0}); print('dead', flush=True); input()\n"
+        "logger.log_metrics({'epoch': 1, 'x': 1.0}); logger.finish(0); print('over', flush=True)\n"
+    )
+    import os
+
+    environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    said = process.stdout.readline()
+    assert said == "dead\n", process.stderr.read()
+    server.stop()
+    out, err = process.communicate("\n", timeout=40)
+    assert process.returncode == 0, err
+    assert out == "over\n"
+
+
+def test_a_failure_in_the_middle_of_a_run_is_one_warning(tmp_path):
+    logger = start(tmp_path)
+    run = logger._run
+    run.finish()  # as if W&B had closed it behind our back
+    with pytest.warns(TrackingWarning, match=r"W&B failed .*metrics.csv goes on"):
+        logger.log_metrics({"epoch": 0, "x": 1.0})
+    # And no second warning, which would be an error here.
+    logger.log_metrics({"epoch": 1, "x": 1.0})
+    logger.log_summary({"y": 1})
+    logger.finish(0)
+
+
+def test_secrets_are_in_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    remote = "https://user:open-sesame@example.com/repository.git"
+    subprocess.run(["git", "remote", "add", "origin", remote], check=True)
+    monkeypatch.setattr(sys, "argv", ["bcl", "--storage", "postgresql://me:open-sesame@host/db"])
+    run = tmp_path / "run"
+    run.mkdir()
+    logger = start(run)
+    logger.log_metrics({"epoch": 0, "x": 1.0})
+    logger.finish(0)
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        assert KEY.encode() not in content, path
+        assert b"open-sesame" not in content, path
+
+
+def test_what_to_type_next():
+    assert how_to_look(Path("r"), "online") == ["wandb leet r/wandb"]

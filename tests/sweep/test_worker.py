@@ -1,0 +1,45 @@
+"""What a worker answers when a trial does not end well."""
+
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bclightning.errors import DataError, MachineError, UserError
+from bclightning.sweep import worker
+from bclightning.sweep.messages import Failed, Stopped, Task
+from bclightning.sweep.worker import gpu_of
+
+
+@given(st.integers(0, 40), st.integers(2, 8), st.booleans())
+def test_workers_share_the_gpus_out(worker, count, named):
+    names = [f"GPU-{device}" for device in range(count)]
+    visible = ",".join(names) if named else None
+    own = [gpu_of(number, visible, count) for number in range(worker, worker + count)]
+    assert sorted(own) == sorted(names if named else map(str, range(count)))
+    assert gpu_of(worker + count, visible, count) == own[0]
+
+
+def test_one_gpu_or_none_is_left_as_it_is():
+    assert gpu_of(3, None, 0) is gpu_of(3, None, 1) is gpu_of(3, "2", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), Stopped),
+        (MachineError("results/x cannot be written: Read-only file system"), Stopped),
+        (DataError("data/x is missing"), Stopped),
+        (OSError(errno.ENOENT, "No such file"), Failed),
+        (UserError("no Linear or Conv2d to convert"), Failed),
+        (ZeroDivisionError(), Failed),
+    ],
+)
+def test_what_the_machine_is_to_blame_for_fails_no_trial(monkeypatch, tmp_path, error, answer):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(worker, "fit", fail)
+    task = Task(("--config", "x"), str(tmp_path / "run"), "k0", wait=False)
+    assert type(worker._answer(task, None, worker.LoadedData())) is answer
