@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,43 +19,38 @@ from bclightning.nn import (
     trains_and_evaluates_differently,
 )
 from bclightning.seeds import derive_seed
-
-EvalWeights = Literal["binary", "real", "ensemble"]
-"""Which weights multiply at test time: methods 1, 2 and 3 of section 2.6."""
-
-BatchNorm = Literal["as trained", "re-estimated"]
-"""Where batch-norm statistics come from: training's running averages, or a pass of their own."""
+from bclightning.vocabulary import BatchNormStatistics, EvalWeights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class MethodError:
+class EvaluationResult:
     """The error of a network under one test-time method.
 
     Attributes:
         weights: The weights used.
         batch_norm: The batch-norm statistics used.
-        error: Share of wrongly classified images, in percent.
-        members: How many networks an ensemble has.
+        value: Share of wrongly classified images, in percent.
+        ensemble_size: Number of networks of an ensemble.
     """
 
     weights: EvalWeights
-    batch_norm: BatchNorm
-    error: float
-    members: int | None = None
+    batch_norm: BatchNormStatistics
+    value: float
+    ensemble_size: int | None = None
 
     def entry(self) -> dict[str, Any]:
         """The result as plain data, without what does not apply.
 
         Example:
-            >>> MethodError("real", "as trained", 1.5).entry()
-            {'weights': 'real', 'batch_norm': 'as trained', 'error': 1.5}
+            >>> EvaluationResult("real", "as trained", 1.5).entry()
+            {'weights': 'real', 'batch_norm': 'as trained', 'value': 1.5}
         """
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def chosen_method(network: nn.Module) -> tuple[EvalWeights, BatchNorm]:
+def default_evaluation(network: nn.Module) -> tuple[EvalWeights, BatchNormStatistics]:
     """The method that stands for a network: the one that validation used to choose its epoch.
 
     Binary weights after deterministic training, real ones otherwise (section 2.6); re-estimated
@@ -63,7 +58,7 @@ def chosen_method(network: nn.Module) -> tuple[EvalWeights, BatchNorm]:
 
     Example:
         >>> from bclightning.nn import BinaryLinear
-        >>> chosen_method(BinaryLinear(2, 2, binarization="stochastic"))
+        >>> default_evaluation(BinaryLinear(2, 2, binarization="stochastic"))
         ('real', 're-estimated')
     """
     layers = binary_layers(network).values()
@@ -130,7 +125,7 @@ def ensemble_errors(
     size: int,
     seed: int = 0,
     precision: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-) -> list[MethodError]:
+) -> list[EvaluationResult]:
     """The errors of networks drawn by the stochastic rule, their scores averaged (method 3).
 
     Args:
@@ -160,7 +155,7 @@ def ensemble_errors(
         raise ValueError("an ensemble is drawn from binary weights, and this network has none")
     device = _device_of(network)
     labels = torch.cat([labels for _, labels in batches])
-    sums: dict[BatchNorm, Tensor] = {}
+    sums: dict[BatchNormStatistics, Tensor] = {}
     for member in range(size):
         with sampled(network, derive_seed(seed, member)), precision():
             as_trained = scores_of(network, batches)
@@ -170,7 +165,7 @@ def ensemble_errors(
         sums["as trained"] = sums.get("as trained", 0) + as_trained
         sums["re-estimated"] = sums.get("re-estimated", 0) + again
     return [
-        MethodError(
+        EvaluationResult(
             "ensemble", which, _percent(int((total.argmax(1) != labels).sum()), len(labels)), size
         )
         for which, total in sums.items()
@@ -214,13 +209,13 @@ def error_rate(network: nn.Module, batches: Batches) -> float:
     return _percent(wrong, images_seen)
 
 
-def errors_by_method(
+def errors_by_weights(
     network: nn.Module,
     batches: Batches,
     statistics: Batches,
     kinds: Sequence[EvalWeights] = (),
     precision: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-) -> list[MethodError]:
+) -> list[EvaluationResult]:
     """The error under each kind of weights, as trained and with batch norm re-estimated.
 
     Args:
@@ -237,7 +232,7 @@ def errors_by_method(
         >>> from bclightning.nn import BinaryLinear
         >>> network = nn.Sequential(BinaryLinear(4, 2), nn.BatchNorm1d(2))
         >>> batch = (torch.randn(8, 4), torch.zeros(8, dtype=torch.int64))
-        >>> [(e.weights, e.batch_norm) for e in errors_by_method(network, [batch], [batch])][:2]
+        >>> [(e.weights, e.batch_norm) for e in errors_by_weights(network, [batch], [batch])][:2]
         [('binary', 'as trained'), ('binary', 're-estimated')]
     """
     device = _device_of(network)
@@ -246,8 +241,10 @@ def errors_by_method(
         if weights == "ensemble":
             raise ValueError("an ensemble's errors come from ensemble_errors")
         with evaluating_with(network, weights), precision():
-            results.append(MethodError(weights, "as trained", error_rate(network, batches)))
+            results.append(EvaluationResult(weights, "as trained", error_rate(network, batches)))
             with preserving_batch_norm(network):
                 reestimate_batch_norm_(network, (images.to(device) for images, _ in statistics))
-                results.append(MethodError(weights, "re-estimated", error_rate(network, batches)))
+                results.append(
+                    EvaluationResult(weights, "re-estimated", error_rate(network, batches))
+                )
     return results

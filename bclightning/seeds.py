@@ -2,6 +2,9 @@
 
 import numpy as np
 
+SEEDING = 2
+"""Version of how random numbers are derived from a run's seed."""
+
 
 def derive_seed(*numbers: int) -> int:
     """A 32-bit seed that is a function of `numbers`, in their order.

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bclightning.evaluation import sampled, scores_of
-from bclightning.inference import ensemble_errors, errors_by_method
+from bclightning.evaluation import ensemble_errors, errors_by_weights, sampled, scores_of
 from bclightning.models import MLP
 from bclightning.nn import BinaryLinear, binary_layers, evaluating_with
 
@@ -83,7 +82,7 @@ def test_an_ensemble_s_error_is_that_of_the_averaged_scores():
         with sampled(made, derive_seed(7, member)):
             total += scores_of(made, data)
     labels = torch.cat([labels for _, labels in data])
-    assert as_trained.error == 100 * int((total.argmax(1) != labels).sum()) / len(labels)
+    assert as_trained.value == 100 * int((total.argmax(1) != labels).sum()) / len(labels)
     assert (as_trained.batch_norm, again.batch_norm) == ("as trained", "re-estimated")
     assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
     assert made.training
@@ -94,9 +93,9 @@ def test_an_ensemble_of_weights_at_the_edge_is_the_binary_network():
     with torch.no_grad():
         for layer in binary_layers(made).values():
             layer.weight.copy_(layer.weight.sign())
-    wanted = errors_by_method(made, data, data, ["binary"])
+    wanted = errors_by_weights(made, data, data, ["binary"])
     given = ensemble_errors(made, data, data, size=2)
-    assert [(e.batch_norm, e.error) for e in given] == [(e.batch_norm, e.error) for e in wanted]
+    assert [(e.batch_norm, e.value) for e in given] == [(e.batch_norm, e.value) for e in wanted]
 
 
 def test_an_error_has_the_digits_of_its_count():
@@ -105,8 +104,8 @@ def test_an_error_has_the_digits_of_its_count():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0], [-1.0]]))
     data = [(torch.ones(10_000, 1), (torch.arange(10_000) < 119).long())]
-    given = ensemble_errors(layer, data, data, size=1) + errors_by_method(layer, data, data)
-    assert [method.error for method in given] == [1.19] * 6
+    given = ensemble_errors(layer, data, data, size=1) + errors_by_weights(layer, data, data)
+    assert [method.value for method in given] == [1.19] * 6
 
 
 def test_an_ensemble_of_none_or_without_binary_weights_is_refused():

@@ -42,8 +42,8 @@ def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow
     main(shlex.split(COMMANDS[0])[1:])
     (record_path,) = folder.glob("results/runs/digits/*/run.json")
     record = RunRecord.read(record_path)
-    assert record.test_error <= 4
-    assert record.chosen == {"weights": "binary", "batch_norm": "as trained"}
+    assert record.test_value <= 4
+    assert record.evaluation == {"weights": "binary", "batch_norm": "as trained"}
     run = str(record_path.parent)
     Image.new("L", (8, 8)).save("digit.png")
     follow = [

@@ -14,8 +14,9 @@ from torch import Tensor
 from bclightning import __version__
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
+from bclightning.evaluation import default_evaluation, error_rate
 from bclightning.formatting import megabytes
-from bclightning.inference import BatchNorm, PackedModel, PackedNetwork, chosen_method, error_rate
+from bclightning.inference import PackedModel, PackedNetwork
 from bclightning.inference.onnx import as_onnx, onnx_scores
 from bclightning.nn import evaluating_with, reestimate_batch_norm_
 from bclightning.runs.config import take_option
@@ -23,6 +24,7 @@ from bclightning.runs.rebuild import rebuilt, statistics_batches
 from bclightning.runs.record import RunRecord
 from bclightning.storage import checked_target, flush_folder, replacing
 from bclightning.training import Classifier
+from bclightning.vocabulary import BatchNormStatistics
 
 # In percentage points. Sums in another order, and products that were rounded to bfloat16 when the
 # run was tested, move a few images of ten thousand over the edge.
@@ -45,7 +47,7 @@ OPTIONS = {
 class _Wanted:
     output: Path | None
     onnx: bool
-    batch_norm: BatchNorm | None
+    batch_norm: BatchNormStatistics | None
     tolerance: float | None
 
     @classmethod
@@ -54,7 +56,7 @@ class _Wanted:
         for option in OPTIONS:
             values[option], rest = take_option(rest, option)
         formats = {None: False, "packed": False, "onnx": True}
-        statistics: dict[str | None, BatchNorm | None] = {
+        statistics: dict[str | None, BatchNormStatistics | None] = {
             None: None,
             "as-trained": "as trained",
             "re-estimated": "re-estimated",
@@ -106,7 +108,7 @@ def export(arguments: Sequence[str]) -> Path:
     title = Path(given.name).stem if given.folder is None else given.folder.run_id
     ending = "onnx" if wanted.onnx else "safetensors"
     output = checked_target(wanted.output or f"{title}.{ending}")
-    statistics = wanted.batch_norm or chosen_method(network)[1]
+    statistics = wanted.batch_norm or default_evaluation(network)[1]
     console = Console()
     console.print(f"packing and testing {output} ...", highlight=False, soft_wrap=True)
     datamodule.setup("test")
@@ -147,7 +149,7 @@ def export(arguments: Sequence[str]) -> Path:
 def _packed(
     network: Classifier,
     datamodule: ImageDataModule,
-    statistics: BatchNorm,
+    statistics: BatchNormStatistics,
     record: RunRecord | None,
 ) -> tuple[PackedModel, float]:
     """The packed model, and the test error that the run's network has with such weights."""
@@ -155,17 +157,17 @@ def _packed(
     if record is not None:
         about |= {
             "run": record.run_id,
-            "method": record.method,
+            "method": record.regularizer,
             "data": record.data,
             "seed": record.seed,
             "commit": (record.git or {}).get("commit"),
-            "validation_error": record.validation_error,
+            "validation_error": record.best_score,
         }
     with evaluating_with(network, "binary"):
         if statistics == "re-estimated":
             images = (images for images, _ in statistics_batches(datamodule))
             reestimate_batch_norm_(network, images)
-        error = None if record is None else record.error_with("binary", statistics)
+        error = None if record is None else record.tested_with("binary", statistics)
         if error is None:
             error = error_rate(network, datamodule.test_dataloader())
     about |= {"weights": "binary", "batch_norm": statistics, "error_of_run": error}

@@ -6,8 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bclightning.cli.scores import scores_as_csv
-from bclightning.evaluation import scores_of
-from bclightning.inference import chosen_method
+from bclightning.evaluation import default_evaluation, scores_of
 from bclightning.nn import reestimate_batch_norm_
 from bclightning.runs.config import take_option
 from bclightning.runs.rebuild import rebuilt, require_loader, statistics_batches
@@ -23,7 +22,7 @@ def predict(arguments: Sequence[str]) -> Path:
     model, datamodule = given.model, given.datamodule
     path = checked_target(output or "predictions.csv")
     require_loader(datamodule, "predict_dataloader")
-    weights, statistics = chosen_method(model)
+    weights, statistics = default_evaluation(model)
     # In one process, as for the errors: of several each would classify, and write, its own part.
     device = given.trainer.strategy.root_device
     model.to(device)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bclightning.evaluation import EvaluationResult
 from bclightning.formatting import duration, megabytes
-from bclightning.inference import MethodError
 from bclightning.runs.folder import RunFolder
-from bclightning.runs.record import METHOD_NUMBERS, RunRecord
+from bclightning.runs.record import RunRecord
+from bclightning.vocabulary import PAPER_METHODS
 
 
-def method_table(title: str, errors: Sequence[MethodError], chosen: tuple[str, str]) -> Table:
+def method_table(title: str, errors: Sequence[EvaluationResult], chosen: tuple[str, str]) -> Table:
     """Errors by test-time method (section 2.6); the one that stands for the run is marked."""
     table = Table(title=title, title_justify="left")
     table.add_column("method")
@@ -20,26 +21,26 @@ def method_table(title: str, errors: Sequence[MethodError], chosen: tuple[str, s
     table.add_column("error", justify="right")
     for result in errors:
         mark = " *" if (result.weights, result.batch_norm) == chosen else "  "
-        number = str(METHOD_NUMBERS[result.weights])
-        table.add_row(number, result.weights, result.batch_norm, f"{result.error:.2f} %{mark}")
+        number = str(PAPER_METHODS[result.weights])
+        table.add_row(number, result.weights, result.batch_norm, f"{result.value:.2f} %{mark}")
     return table
 
 
 def print_report(console: Console, record: RunRecord, folder: RunFolder, look: list[str]) -> None:
     """Print the closing table of a run and where to look next."""
-    errors = [MethodError(**entry) for entry in record.test]
-    chosen = (record.chosen.get("weights", ""), record.chosen.get("batch_norm", ""))
+    errors = [EvaluationResult(**entry) for entry in record.test]
+    chosen = (record.evaluation.get("weights", ""), record.evaluation.get("batch_norm", ""))
     console.print()
     if errors:
-        title = f"{record.data}, {record.method}, seed {record.seed}: test error"
+        title = f"{record.data}, {record.regularizer}, seed {record.seed}: test error"
         console.print(method_table(title, errors, chosen))
     rows = []
-    if record.best_epoch is not None and record.validation_error is not None:
+    if record.best_epoch is not None and record.best_score is not None:
         rows.append(
             (
                 "best epoch",
                 f"{record.best_epoch + 1} of {record.epochs}, by a validation error of "
-                f"{record.validation_error:.2f} % under the method marked *",
+                f"{record.best_score:.2f} % under the method marked *",
             )
         )
     rows.append(("time", duration(record.train_seconds)))

@@ -33,14 +33,12 @@ class Row:
     @property
     def validation(self) -> Sample:
         """The validation error at the best epochs, in percent."""
-        return summarize(
-            [run.validation_error for run in self.runs if run.validation_error is not None]
-        )
+        return summarize([run.best_score for run in self.runs if run.best_score is not None])
 
     @property
     def test_errors(self) -> list[float]:
         """Test errors in percent, none where the test set was not touched."""
-        return [error for run in self.runs if (error := run.test_error) is not None]
+        return [error for run in self.runs if (error := run.test_value) is not None]
 
     @property
     def test(self) -> Sample | None:
@@ -59,14 +57,14 @@ class Row:
             weights: ``binary``, ``real`` or ``ensemble``.
             batch_norm: ``as trained`` or ``re-estimated``; what was chosen when left out.
         """
-        errors = [run.error_with(weights, batch_norm) for run in self.runs]
+        errors = [run.tested_with(weights, batch_norm) for run in self.runs]
         found = [error for error in errors if error is not None]
         return summarize(found) if found else None
 
     @property
     def chosen(self) -> str:
         """The test-time weights, and the batch-norm statistics where they are re-estimated."""
-        chosen = self.runs[0].chosen
+        chosen = self.runs[0].evaluation
         again = ", BN re-estimated" if chosen.get("batch_norm") == "re-estimated" else ""
         return f"{chosen.get('weights', '-')}{again}"
 
@@ -142,7 +140,7 @@ def compare(records: Sequence[RunRecord]) -> list[Comparison]:
     Example:
         >>> def run(method, seed, error):
         ...     return RunRecord(f"{method}{seed}", "e", method, "digits", seed, status="finished",
-        ...                      best_epoch=1, validation_error=error)
+        ...                      best_epoch=1, best_score=error)
         >>> records = [run("none", 0, 2.0), run("none", 1, 3.0), run("dropout", 0, 1.0)]
         >>> [(row.label, str(row.validation)) for row in compare(records)[0].rows]
         [('none', '2.50 ± 0.71'), ('dropout', '1.00')]
@@ -166,7 +164,7 @@ def _ended(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
     if others:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
         notes.append(f"Left out, for they have not finished: {counts}.")
-    ended = [r for r in records if r.status == "finished" and r.validation_error is not None]
+    ended = [r for r in records if r.status == "finished" and r.best_score is not None]
     return ended, notes
 
 
@@ -180,14 +178,16 @@ def _compare(data: str, runs: list[RunRecord], notes: Sequence[str]) -> Comparis
         said.append("One run alone: there is nothing to compare it with.")
     elif any(len(row.runs) == 1 for row in rows):
         said.append("Methods with n = 1 are not tested: one run says nothing of chance.")
-    varied = _varied([row.runs[0].settings for row in rows])
+    varied = _varied([row.runs[0].hyperparameters for row in rows])
     return Comparison(
         data=data,
         rows=tuple(rows),
         pairs=tuple(_pairs(rows, on)),
         beside_paper=tuple(_beside_paper(rows)),
         on=on,
-        varied={row.label: {key: row.runs[0].settings.get(key) for key in varied} for row in rows},
+        varied={
+            row.label: {key: row.runs[0].hyperparameters.get(key) for key in varied} for row in rows
+        },
         notes=tuple(said),
     )
 
@@ -208,7 +208,7 @@ def _without_doubles(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[s
     kept: dict[tuple[str, str, int], RunRecord] = {}
     doubles = []
     for run in sorted(runs, key=lambda run: (run.started, run.run_id)):
-        key = (run.row, _frozen(run.settings), run.seed)
+        key = (run.arm_name, _frozen(run.hyperparameters), run.seed)
         if key in kept:
             doubles.append(
                 f"Left out: {kept[key].run_id}, of the same setting and seed as {run.run_id}."
@@ -224,7 +224,7 @@ def _frozen(settings: dict[str, object]) -> str:
 def _rows(data: str, runs: Sequence[RunRecord]) -> list[Row]:
     arms: dict[str, dict[str, list[RunRecord]]] = {}
     for run in runs:
-        arms.setdefault(run.row, {}).setdefault(_frozen(run.settings), []).append(run)
+        arms.setdefault(run.arm_name, {}).setdefault(_frozen(run.hyperparameters), []).append(run)
     rows = []
     for arm in sorted(
         arms, key=lambda arm: (ORDER.index(arm) if arm in ORDER else len(ORDER), arm)

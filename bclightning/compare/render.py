@@ -13,7 +13,7 @@ from rich.table import Table
 from bclightning.compare.comparison import Comparison, Row
 from bclightning.compare.statistics import Sample
 from bclightning.formatting import duration, megabytes
-from bclightning.runs.record import METHOD_NUMBERS
+from bclightning.vocabulary import PAPER_METHODS
 
 TEST_IN_WORDS = (
     "p: Welch's t-test, two-sided, which assumes independent runs with about normally distributed "
@@ -71,7 +71,7 @@ def _text(sample: Sample | None) -> str:
 
 def method_table(comparison: Comparison) -> str:
     """Test errors by test-time weights and batch-norm statistics, in Markdown; may be empty."""
-    kinds = [(weights, bn) for weights in METHOD_NUMBERS for bn in ("as trained", "re-estimated")]
+    kinds = [(weights, bn) for weights in PAPER_METHODS for bn in ("as trained", "re-estimated")]
     found = {
         row.label: [row.test_with(weights, statistics) for weights, statistics in kinds]
         for row in comparison.rows
@@ -81,7 +81,7 @@ def method_table(comparison: Comparison) -> str:
     ]
     if not shown:
         return ""
-    headings = [f"{METHOD_NUMBERS[weights]} {weights}, BN {bn}" for weights, bn in kinds]
+    headings = [f"{PAPER_METHODS[weights]} {weights}, BN {bn}" for weights, bn in kinds]
     rows = [
         [label, *(_cell(samples[place]) for place in shown)] for label, samples in found.items()
     ]

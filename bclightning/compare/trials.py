@@ -49,19 +49,21 @@ def keep(folder: Path, records: Sequence[RunRecord], definition: Definition) -> 
 
     Without trials among `records`, as when a page is made of itself, a table that is there stays.
     """
-    trials = [run for run in records if run.stage == "tune" and run.row in definition.arms]
+    trials = [run for run in records if run.stage == "tune" and run.arm_name in definition.arms]
     if not trials:
         return
     order = {arm: place for place, arm in enumerate(definition.arms)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, *definition.space, _REASON])
-    for run in sorted(trials, key=lambda run: (order[run.row], run.trial)):
+    for run in sorted(trials, key=lambda run: (order[run.arm_name], run.trial)):
         # A recipe names an option without the level that configurations have below a class.
-        settings = {key.replace(".init_args", ""): value for key, value in run.settings.items()}
+        settings = {
+            key.replace(".init_args", ""): value for key, value in run.hyperparameters.items()
+        }
         searched = [settings.get(key.replace(".init_args", "")) for key in definition.space]
-        ended = (run.status, run.validation_error)
-        writer.writerow([run.row, run.trial, *ended, *searched, run.reason])
+        ended = (run.status, run.best_score)
+        writer.writerow([run.arm_name, run.trial, *ended, *searched, run.reason])
     write_text(folder / TRIALS, text.getvalue())
 
 

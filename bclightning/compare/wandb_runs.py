@@ -81,19 +81,19 @@ def _record(run: Any) -> RunRecord:
     return RunRecord(
         run_id=run.name,
         experiment=run.group or "",
-        method=config["method"],
+        regularizer=config["method"],
         data=config["data_set"],
         seed=config["seed"],
         epochs=(config.get("trainer") or {}).get("max_epochs") or 0,
         arm=config["arm"],
         stage=run.job_type if run.job_type in ("train", "tune", "final") else "train",
         trial=(config.get("job") or {}).get("trial"),
-        settings=settings_of({k: v for k, v in config.items() if k not in BESIDE_CONFIG}),
+        hyperparameters=settings_of({k: v for k, v in config.items() if k not in BESIDE_CONFIG}),
         status=_STATES.get(run.state, "failed"),  # type: ignore[arg-type]
         best_epoch=summary.get("best_epoch"),
-        validation_error=summary.get("best/val/error"),
+        best_score=summary.get("best/val/error"),
         test=_test_errors(summary),
-        chosen=config["chosen"],
+        evaluation=config["chosen"],
         split_sizes=config.get("split_sizes") or {},
         binary_weights=config.get("binary_weights") or 0,
         real_weights=config.get("real_weights") or 0,
@@ -110,5 +110,5 @@ def _test_errors(summary: dict[str, Any]) -> list[dict[str, Any]]:
         parts = key.split("/")
         if parts[:2] == ["test", "error"] and len(parts) == 4:
             statistics = parts[3].replace("_", " ")
-            found.append({"weights": parts[2], "batch_norm": statistics, "error": error})
+            found.append({"weights": parts[2], "batch_norm": statistics, "value": error})
     return found

@@ -8,12 +8,11 @@ from rich.console import Console
 
 from bclightning.cli.tables import method_table
 from bclightning.errors import UserError
-from bclightning.inference import (
-    EvalWeights,
-    MethodError,
-    chosen_method,
+from bclightning.evaluation import (
+    EvaluationResult,
+    default_evaluation,
     ensemble_errors,
-    errors_by_method,
+    errors_by_weights,
 )
 from bclightning.nn import binary_layers
 from bclightning.runs.config import take_option
@@ -21,6 +20,7 @@ from bclightning.runs.folder import RunFolder
 from bclightning.runs.rebuild import rebuilt, require_loader, statistics_batches
 from bclightning.runs.record import RunRecord
 from bclightning.training import Classifier
+from bclightning.vocabulary import EvalWeights
 
 # Errors of an ensemble of the paper's networks change little beyond.
 ENSEMBLE_SIZE = 10
@@ -33,7 +33,7 @@ def evaluate_methods(
     split: Literal["validate", "test"],
     kinds: Sequence[EvalWeights] = (),
     ensemble_size: int = 0,
-) -> list[MethodError]:
+) -> list[EvaluationResult]:
     """Errors of a network on a split, by weights and batch-norm statistics.
 
     It runs on the trainer's device and in its precision, over the whole split in one process.
@@ -62,10 +62,12 @@ def evaluate_methods(
     if "ensemble" in kinds:
         size = ensemble_size or ENSEMBLE_SIZE
         return ensemble_errors(model, batches, statistics, size, precision=precision)
-    return errors_by_method(model, batches, statistics, kinds, precision)
+    return errors_by_weights(model, batches, statistics, kinds, precision)
 
 
-def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> list[MethodError]:
+def evaluate(
+    arguments: Sequence[str], command: Literal["validate", "test"]
+) -> list[EvaluationResult]:
     """Run `bcl validate` or `bcl test`: print the errors of a trained network by method."""
     wanted, rest = take_option(arguments, "--eval-weights")
     size, rest = take_option(rest, "--ensemble-size")
@@ -88,11 +90,11 @@ def evaluate(arguments: Sequence[str], command: Literal["validate", "test"]) -> 
     if command == "test" and given.folder is not None and given.as_recorded:
         _remember(given.folder, errors)
     split = "test" if command == "test" else "validation"
-    Console().print(method_table(f"{name}: {split} error", errors, chosen_method(model)))
+    Console().print(method_table(f"{name}: {split} error", errors, default_evaluation(model)))
     return errors
 
 
-def _remember(folder: RunFolder, errors: Sequence[MethodError]) -> None:
+def _remember(folder: RunFolder, errors: Sequence[EvaluationResult]) -> None:
     """Add to the record of a finished run what it does not have of its best epoch's test errors."""
     if not folder.record.exists():
         return
@@ -100,7 +102,7 @@ def _remember(folder: RunFolder, errors: Sequence[MethodError]) -> None:
     new = [
         error.entry()
         for error in errors
-        if record.error_with(error.weights, error.batch_norm) is None
+        if record.tested_with(error.weights, error.batch_norm) is None
     ]
     if record.status == "finished" and record.stage != "tune" and new:
         record.test += new

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bclightning.data import ImageDataModule
-from bclightning.runs.record import Stage
 from bclightning.runs.wandb_mode import WandbSettings
+from bclightning.vocabulary import Stage
 
 
 @dataclass

@@ -1,23 +1,26 @@
-"""What is remembered of a run: everything a comparison, an export or a repetition needs."""
+"""The record of a run: everything that a comparison, an export or a repetition needs."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bclightning.errors import UserError
 from bclightning.runs.folder import checked_name
+from bclightning.seeds import SEEDING
 from bclightning.storage import write_text
+from bclightning.vocabulary import TEST_ERROR, VAL_ERROR, MonitorMode, Stage, Status
 
-FORMAT = 1
+FORMAT = 2
 
-Status = Literal["running", "finished", "interrupted", "failed", "pruned"]
-
-Stage = Literal["train", "tune", "final"]
-"""What a run is for: itself, a sweep's search for a setting, or the setting that was found."""
-
-METHOD_NUMBERS = {"binary": 1, "real": 2, "ensemble": 3}
-"""The numbers that the paper's section 2.6 gives to its test-time methods, by their weights."""
+# Fields of format 1, by the names that format 2 gives them.
+_RENAMED = {
+    "method": "regularizer",
+    "settings": "hyperparameters",
+    "validation_error": "best_score",
+    "chosen": "evaluation",
+}
+_RENAMED_IN_TEST = {"error": "value", "members": "ensemble_size"}
 
 
 @dataclass
@@ -25,65 +28,71 @@ class RunRecord:
     """The record of a run, ``run.json`` in its folder.
 
     Attributes:
-        run_id: The run's name, unique in its experiment.
-        experiment: The group that the run belongs to.
-        method: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
+        run_id: Name of the run, unique in its experiment.
+        experiment: Group that the run belongs to.
+        regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
         data: Name of the data set.
-        seed: The seed of everything.
+        seed: Seed of everything.
         epochs: Number of epochs asked for.
-        arm: The row of a comparison that the run belongs to; its method when left out.
+        arm: Arm of the sweep that the run belongs to; empty outside of sweeps.
         stage: What the run is for; tuning runs do not touch the test set.
         trial: Number of the sweep's trial.
-        settings: What was configured, flat, as ``{"model.learning_rate": 0.001}``, without the
-            seed and without names and places: runs of the same settings differ by chance alone.
+        hyperparameters: The configuration, flat, as ``{"model.learning_rate": 0.001}``, without the
+            seed and without names and places: runs that agree in it differ by chance alone.
         status: ``running`` until the run ends; a killed run stays so.
         reason: Why it failed or was interrupted.
-        best_epoch: The epoch with the lowest validation error, counted from 0 as in metrics.csv.
-        validation_error: At that epoch, in percent.
-        test: Test errors at that epoch in percent, by weights and batch-norm statistics; of an
-            ensemble with the number of its members.
-        chosen: Weights and statistics of the method that stands for the run.
+        monitor: Metric that chose the best epoch.
+        monitor_mode: Whether the lowest (``min``) or the highest value (``max``) is the best.
+        best_epoch: Epoch with the best value of `monitor`, counted from 0 as in metrics.csv.
+        best_score: Value of `monitor` at that epoch; ``val/error`` is in percent.
+        test_metric: Metric that `test` holds the values of.
+        test: Test results at the best epoch: ``weights``, ``batch_norm``, ``value``, and the
+            ``ensemble_size`` of an ensemble.
+        evaluation: The evaluation weights and batch-norm statistics that stand for the run.
         split_sizes: Number of images by split.
         checksums: MD5 of each data file.
         binary_weights: Number of weights that take one bit each.
         real_weights: Number of other parameters.
         float_bytes: Size with every parameter in 32 bits.
-        packed_bytes: Size with one bit for a binary weight.
-        versions: Of this package, Python and the libraries.
+        packed_bytes: Size with one bit for each binary weight.
+        versions: Versions of this package, of Python and of the libraries.
         git: Commit and dirty flag of the code, ``None`` outside a repository.
         machine: Device, processor and threads.
-        parts: Of a run that was stopped and went on: the start, versions, code and machine of each
-            later part that had others than the part before it.
+        parts: For a run that was resumed: start, versions, code and machine of each later part that
+            differs in them from the part before it.
         wandb: Mode and id of the W&B run.
         started: Start of the run, ISO 8601 with time zone.
         finished: End of the run.
         train_seconds: Time in training and validation, over all parts of a resumed run.
+        seeding: Version of how random numbers were derived from the seed
+            (`bclightning.seeds.RunSeeds`): 1 in records of format 1.
         format: Version of this format.
 
     Example:
-        >>> record = RunRecord(run_id="a", experiment="e", method="none", data="digits", seed=0)
-        >>> record.status
-        'running'
-        >>> record.row
-        'none'
+        >>> record = RunRecord(run_id="a", experiment="e", regularizer="none", data="d", seed=0)
+        >>> record.status, record.arm_name
+        ('running', 'none')
     """
 
     run_id: str
     experiment: str
-    method: str
+    regularizer: str
     data: str
     seed: int
     epochs: int = 0
     arm: str = ""
     stage: Stage = "train"
     trial: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
     status: Status = "running"
     reason: str = ""
+    monitor: str = VAL_ERROR
+    monitor_mode: MonitorMode = "min"
     best_epoch: int | None = None
-    validation_error: float | None = None
+    best_score: float | None = None
+    test_metric: str = TEST_ERROR
     test: list[dict[str, Any]] = field(default_factory=list)
-    chosen: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, str] = field(default_factory=dict)
     split_sizes: dict[str, int] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
     binary_weights: int = 0
@@ -98,32 +107,36 @@ class RunRecord:
     started: str = ""
     finished: str = ""
     train_seconds: float = 0.0
+    seeding: int = SEEDING
     format: int = FORMAT
 
     @property
-    def row(self) -> str:
-        """The row of a comparison that the run belongs to."""
-        return self.arm or self.method
+    def arm_name(self) -> str:
+        """Name of the arm of a comparison that the run belongs to: its own, or its regularizer."""
+        return self.arm or self.regularizer
 
     @property
-    def test_error(self) -> float | None:
-        """The test error of the chosen method, in percent."""
-        return self.error_with(self.chosen.get("weights", ""))
+    def test_value(self) -> float | None:
+        """The test result under the evaluation that stands for the run."""
+        return self.tested_with(self.evaluation.get("weights", ""))
 
-    def error_with(self, weights: str, batch_norm: str | None = None) -> float | None:
-        """The test error with some weights, in percent.
+    def tested_with(self, weights: str, batch_norm: str | None = None) -> float | None:
+        """The test result with some evaluation weights.
 
         Args:
             weights: ``binary``, ``real`` or ``ensemble``.
-            batch_norm: ``as trained`` or ``re-estimated``; what was chosen when left out.
+            batch_norm: ``as trained`` or ``re-estimated``; those of `evaluation` if ``None``.
+
+        Returns:
+            The value of `test_metric`, or ``None`` where it was not measured.
         """
-        statistics = batch_norm or self.chosen.get("batch_norm")
+        statistics = batch_norm or self.evaluation.get("batch_norm")
         for entry in self.test:
             if (entry["weights"], entry["batch_norm"]) == (weights, statistics):
-                return float(entry["error"])
+                return float(entry["value"])
         return None
 
-    def go_on_from(self, before: "RunRecord") -> None:
+    def resume_from(self, before: "RunRecord") -> None:
         """Keep what is known of the run's earlier parts, where this describes one more.
 
         Args:
@@ -144,7 +157,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
-        """Read a record.
+        """Read a record of this format or an earlier one.
 
         Raises:
             UserError: The file is missing, half-written, or of a later format.
@@ -154,35 +167,52 @@ class RunRecord:
         except FileNotFoundError as error:
             raise UserError(f"there is no run record {path}") from error
         except ValueError as error:
-            raise UserError(f"{path} is not a whole run record; remove it or run again") from error
+            raise UserError(
+                f"{path} is not a complete run record; remove it or run again"
+            ) from error
         return cls.parse(content, str(path))
 
     @classmethod
     def parse(cls, content: Any, where: str = "a run record") -> "RunRecord":
-        """Make a record of what JSON holds.
+        """Make a record of plain data, of this format or an earlier one.
 
         Args:
             content: The record as plain data.
-            where: Where it comes from, for the error's sentence.
+            where: Where it comes from, for the error message.
 
         Raises:
-            UserError: Something of it is missing, it is of a later format, or it names a run or an
-                experiment as none can be named.
+            UserError: A field is missing, the format is a later one, or the name of the run or the
+                experiment is not a valid name.
         """
         try:
             version = content["format"]
             if version > FORMAT:
                 raise UserError(
-                    f"{where} is of format {version}, and this version reads up to {FORMAT}; "
+                    f"{where} has format {version}, and this version reads formats up to {FORMAT}; "
                     "install a newer bclightning"
                 )
+            if version < FORMAT:
+                content = _of_format_1(content)
             record = cls(**{key: value for key, value in content.items() if key in _KNOWN})
             # They become names of folders.
             checked_name(record.run_id, f"run_id in {where}")
             checked_name(record.experiment, f"experiment in {where}")
             return record
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{where} is not a whole run record; remove it or run again") from error
+            raise UserError(
+                f"{where} is not a complete run record; remove it or run again"
+            ) from error
 
 
 _KNOWN = frozenset(entry.name for entry in fields(RunRecord))
+
+
+def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    """A record of format 1 under today's names."""
+    renamed = {_RENAMED.get(key, key): value for key, value in content.items()}
+    renamed |= {"seeding": 1, "format": FORMAT}
+    renamed["test"] = [
+        {_RENAMED_IN_TEST.get(key, key): value for key, value in entry.items()}
+        for entry in content.get("test", [])
+    ]
+    return renamed

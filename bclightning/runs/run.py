@@ -17,7 +17,7 @@ from bclightning.cli.tables import print_report
 from bclightning.costs import model_size
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
-from bclightning.inference import chosen_method
+from bclightning.evaluation import default_evaluation
 from bclightning.nn import binary_layers
 from bclightning.runs.allocator import keep_freed_memory
 from bclightning.runs.callbacks import FirstEpochs, SeedEachEpoch
@@ -154,7 +154,7 @@ class _Run:
         self.trainer = self._trainer()
         self.record = self._record()
         if folder.record.exists():
-            self.record.go_on_from(RunRecord.read(folder.record))
+            self.record.resume_from(RunRecord.read(folder.record))
 
     def create(self) -> None:
         """Make the run's folder, in the first of the processes that train together."""
@@ -214,18 +214,18 @@ class _Run:
             group=self.record.experiment,
             job_type=self.record.stage,
             tags=[
-                f"method:{self.record.method}",
+                f"method:{self.record.regularizer}",
                 f"data:{self.record.data}",
                 f"seed:{self.record.seed}",
-                f"arm:{self.record.row}",
+                f"arm:{self.record.arm_name}",
             ],
             config={
-                "method": self.record.method,
-                "arm": self.record.row,
+                "method": self.record.regularizer,
+                "arm": self.record.arm_name,
                 "data_set": self.record.data,
                 "seed": self.record.seed,
                 "split_sizes": self.record.split_sizes,
-                "chosen": self.record.chosen,
+                "chosen": self.record.evaluation,
                 "binary_weights": self.record.binary_weights,
                 "real_weights": self.record.real_weights,
                 **self.cli.plain_config(),
@@ -271,7 +271,7 @@ class _Run:
         # With several processes the callback's memory is another process's; the file is not.
         saved = load_checkpoint(self.checkpoint.last_path)["callbacks"]["RunCheckpoint"]
         self.record.best_epoch = saved["best_epoch"]
-        self.record.validation_error = saved["best"]
+        self.record.best_score = saved["best"]
         self.record.train_seconds = round(saved["seconds"], 1)
         load_weights(self.model, self.checkpoint.best_path)
         write_portrait(self.folder, self.model, self.datamodule)
@@ -296,33 +296,33 @@ class _Run:
             return
         summary: dict[str, Any] = {
             "best_epoch": self.record.best_epoch,
-            "best/val/error": self.record.validation_error,
-            "test/error": self.record.test_error,
+            "best/val/error": self.record.best_score,
+            "test/error": self.record.test_value,
             "train_seconds": self.record.train_seconds,
             "packed_bytes": self.record.packed_bytes,
             "float_bytes": self.record.float_bytes,
         }
         for entry in self.record.test:
             statistics = entry["batch_norm"].replace(" ", "_")
-            summary[f"test/error/{entry['weights']}/{statistics}"] = entry["error"]
+            summary[f"test/error/{entry['weights']}/{statistics}"] = entry["value"]
         self.logger.log_summary(summary)
 
     def _record(self) -> RunRecord:
         size = model_size(self.model)
-        weights, statistics = chosen_method(self.model)
+        weights, statistics = default_evaluation(self.model)
         data = self.datamodule
         return RunRecord(
             run_id=self.folder.run_id,
             experiment=self.folder.path.resolve().parent.name,
-            method=method_of(self.model.network),
+            regularizer=method_of(self.model.network),
             data=data_name(data),
             seed=self.cli.config.seed_everything,
             epochs=self.trainer.max_epochs or 0,
             arm=self.job.arm or "",
             stage=self.job.stage,
             trial=self.job.trial,
-            settings=settings_of(self.cli.plain_config()),
-            chosen={"weights": weights, "batch_norm": statistics},
+            hyperparameters=settings_of(self.cli.plain_config()),
+            evaluation={"weights": weights, "batch_norm": statistics},
             split_sizes=data.split_sizes() if isinstance(data, ImageDataModule) else {},
             checksums=data.checksums() if isinstance(data, ImageDataModule) else {},
             binary_weights=size.binary_weights,

@@ -250,7 +250,7 @@ def _cores() -> int:
 
 
 def _told(record: RunRecord) -> str:
-    what = f"{record.status}, validation error {record.validation_error or 0.0:.2f} %"
-    if record.test_error is not None:
-        what += f", test error {record.test_error:.2f} %"
+    what = f"{record.status}, validation error {record.best_score or 0.0:.2f} %"
+    if record.test_value is not None:
+        what += f", test error {record.test_value:.2f} %"
     return f"{what}, {duration(record.train_seconds)}"

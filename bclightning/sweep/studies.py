@@ -165,7 +165,7 @@ class Studies:
     def finish(self, ticket: Ticket, record: RunRecord) -> None:
         """Note how a trial ended; nothing if another coordinator has noted it already."""
         state = TrialState.PRUNED if record.status == "pruned" else TrialState.COMPLETE
-        value = record.validation_error
+        value = record.best_score
         with telling_of(self._url), contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(ticket.trial_id, "record", asdict(record))
             self._storage.set_trial_state_values(

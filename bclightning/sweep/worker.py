@@ -166,7 +166,7 @@ def _run(task: Task, connection: Connection, loaded: LoadedData) -> RunRecord:
         shutil.rmtree(folder.path, ignore_errors=True)
     reports = EpochReports(connection, task.wait)
     record = fit(arguments, [reports], loaded)
-    if record.validation_error is None:
+    if record.best_score is None:
         raise UserError("the run has no validation error to be judged by")
     return record
 

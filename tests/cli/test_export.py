@@ -46,7 +46,7 @@ def record(runs, name: str) -> RunRecord:
 
 def error_of(runs, name: str, *method: str) -> float:
     (error,) = [
-        e["error"] for e in record(runs, name).test if (e["weights"], e["batch_norm"]) == method
+        e["value"] for e in record(runs, name).test if (e["weights"], e["batch_norm"]) == method
     ]
     return error
 
@@ -264,7 +264,7 @@ def test_what_a_record_does_not_have_is_added_to_it(runs):
     main([*words, "--ensemble-size", "3"])
     after = record(runs, "stochastic").test
     assert after[:-2] == before
-    assert [(e["weights"], e["batch_norm"], e["members"]) for e in after[-2:]] == [
+    assert [(e["weights"], e["batch_norm"], e["ensemble_size"]) for e in after[-2:]] == [
         ("ensemble", "as trained", 3),
         ("ensemble", "re-estimated", 3),
     ]
@@ -277,7 +277,7 @@ def test_a_larger_ensemble_is_another_one_and_the_same_twice(runs):
 
     def errors(size: int):
         words = ["--run", "stochastic", "--eval-weights", "ensemble", "--ensemble-size", str(size)]
-        return [error.error for error in evaluate(words, "test")]
+        return [error.value for error in evaluate(words, "test")]
 
     assert errors(2) == errors(2)
     assert errors(1) != errors(6)

@@ -39,7 +39,7 @@ def said_of(record: RunRecord) -> dict:
         *("real_weights", "float_bytes", "packed_bytes", "train_seconds"),
     )
     facts = {name: getattr(record, name) for name in names}
-    facts["arm"] = record.row
+    facts["arm"] = record.arm_name
     facts["test"] = sorted(record.test, key=str)
     # As it comes out of JSON.
     return json.loads(json.dumps(facts))

@@ -29,7 +29,7 @@ def end_of(run) -> dict:
         "schedule": last["lr_schedulers"],
         "step": (last["epoch"], last["global_step"], best["epoch"]),
         "metrics": (run / "metrics.csv").read_bytes(),
-        "results": [record[key] for key in ("best_epoch", "validation_error", "test", "status")],
+        "results": [record[key] for key in ("best_epoch", "best_score", "test", "status")],
     }
 
 

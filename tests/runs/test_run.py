@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from bclightning.cli.main import main
-from bclightning.inference import chosen_method
+from bclightning.evaluation import default_evaluation
 from bclightning.runs import run as fit
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.record import RunRecord
@@ -32,15 +32,15 @@ def test_each_method_trains_and_is_judged(folder, tiny, capsys, method, judged, 
     main(["fit", "--config", tiny, "--model.network.regularizer", method, "--run_id", "r"])
     run = folder / "results" / "runs" / "digits" / "r"
     record = RunRecord.read(run / "run.json")
-    assert (record.method, record.data, record.seed) == (method, "digits", 0)
+    assert (record.regularizer, record.data, record.seed) == (method, "digits", 0)
     assert record.status == "finished"
     assert {(e["weights"], e["batch_norm"]) for e in record.test} == judged
-    assert tuple(record.chosen.values()) == chosen
-    assert record.test_error < 60  # chance is 90
+    assert tuple(record.evaluation.values()) == chosen
+    assert record.test_value < 60  # chance is 90
     assert record.split_sizes == {"train": 1197, "val": 300, "test": 300}
     said = capsys.readouterr().out
     for part in (
-        f"{record.test_error:.2f} % *",
+        f"{record.test_value:.2f} % *",
         "best epoch",
         "in fp32",
         str(run.relative_to(folder)),
@@ -52,7 +52,7 @@ def test_pixels_dropped_besides_make_no_other_method(folder, tiny):
     words = ["--trainer.max_epochs", "1", "--model.network.input_dropout", "0.2", "--run_id"]
     for method in ("none", "dropout", "stochastic"):
         main(["fit", "--config", tiny, *words, method, "--model.network.regularizer", method])
-        assert RunRecord.read(folder / f"results/runs/digits/{method}/run.json").method == method
+        assert RunRecord.read(folder / f"results/runs/digits/{method}/run.json").regularizer == method
 
 
 def test_the_epoch_with_the_best_validation_error_is_the_one_that_is_tested(folder, tiny):
@@ -65,7 +65,7 @@ def test_the_epoch_with_the_best_validation_error_is_the_one_that_is_tested(fold
     assert record.best_epoch == max(e for e, error in enumerate(errors) if error == min(errors))
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == record.best_epoch
-    assert record.validation_error == errors[record.best_epoch]
+    assert record.best_score == errors[record.best_epoch]
 
 
 def test_a_run_is_rebuilt_from_its_own_configuration(folder, tiny, capsys):
@@ -78,9 +78,9 @@ def test_a_run_is_rebuilt_from_its_own_configuration(folder, tiny, capsys):
         main(["test", "--run", run])
         said = capsys.readouterr().out
         for entry in record.test:
-            assert f"{entry['error']:.2f} %" in said
+            assert f"{entry['value']:.2f} %" in said
     main(["validate", "--run", "r"])
-    assert f"{record.validation_error:.2f} % " in capsys.readouterr().out
+    assert f"{record.best_score:.2f} % " in capsys.readouterr().out
 
 
 def test_predictions_are_those_of_the_chosen_method(folder, tiny):
@@ -94,7 +94,7 @@ def test_predictions_are_those_of_the_chosen_method(folder, tiny):
     labels = [str(int(label)) for label in Digits().loaded_splits()["test"].labels]
     wrong = sum(p != t for p, t in zip(predicted, labels, strict=True))
     record = RunRecord.read(folder / "results/runs/digits/r/run.json")
-    assert 100 * wrong / 300 == pytest.approx(record.test_error)
+    assert 100 * wrong / 300 == pytest.approx(record.test_value)
 
 
 def test_a_network_that_several_processes_trained_is_shown_every_image(folder, tiny):
@@ -162,7 +162,7 @@ def test_a_float_network_is_a_warm_start_for_a_binary_one(folder, tiny):
     for run_id, warm in (("cold", []), ("warm", ["--warm_start", str(checkpoint)])):
         main(["fit", "--config", tiny, "--run_id", run_id, *slow, *warm])
         record = json.loads((folder / f"results/runs/digits/{run_id}/run.json").read_text())
-        errors[run_id] = record["validation_error"]
+        errors[run_id] = record["best_score"]
     # One epoch of tiny steps teaches nothing by itself.
     assert errors["warm"] < errors["cold"] - 20
 
@@ -227,10 +227,10 @@ def own(folder, monkeypatch):
 def test_a_network_and_data_of_the_users_own(folder, own):
     main(["fit", "--config", "own.yaml", "--run_id", "r"])
     record = RunRecord.read(folder / "results/runs/data/r/run.json")
-    assert record.method == "deterministic"
+    assert record.regularizer == "deterministic"
     assert record.binary_weights == 16 * 6
-    assert record.chosen == {"weights": "binary", "batch_norm": "as trained"}
-    assert record.test_error < 15
+    assert record.evaluation == {"weights": "binary", "batch_norm": "as trained"}
+    assert record.test_value < 15
 
 
 def test_data_without_a_test_are_trained_on_and_not_tested(folder, own, capsys, refused):
@@ -239,7 +239,7 @@ def test_data_without_a_test_are_trained_on_and_not_tested(folder, own, capsys, 
     assert "no test: Data has no test_dataloader" in capsys.readouterr().out
     record = RunRecord.read(folder / "results/runs/data/r/run.json")
     assert (record.status, record.test) == ("finished", [])
-    assert record.validation_error is not None
+    assert record.best_score is not None
     assert "Data has no test_dataloader; give it one" in refused("test", "--run", "r")
     assert "Data has no predict_dataloader" in refused("predict", "--run", "r")
 
@@ -256,11 +256,11 @@ def test_w_and_b_sees_method_data_seed_and_results(folder, tiny):
     assert shown["config"]["method"] == "stochastic"
     assert shown["config"]["model"]["network"]["init_args"]["hidden"] == [16]
     record = RunRecord.read(folder / "results/runs/digits/r/run.json")
-    assert shown["summary"]["test/error"] == pytest.approx(record.test_error)
+    assert shown["summary"]["test/error"] == pytest.approx(record.test_value)
     assert shown["summary"]["epoch"] == 2
     assert "weights/hidden.0.linear" in str(shown["summary"])
     assert list(run.glob("files/media/images/features/*.png"))
 
 
 def test_the_chosen_method_of_a_network_without_binary_weights_is_its_own():
-    assert chosen_method(torch.nn.Linear(2, 2)) == ("real", "as trained")
+    assert default_evaluation(torch.nn.Linear(2, 2)) == ("real", "as trained")
