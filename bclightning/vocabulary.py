@@ -23,6 +23,9 @@ PAPER_METHODS: dict[EvalWeights, int] = {"binary": 1, "real": 2, "ensemble": 3}
 BatchNormStatistics = Literal["as trained", "re-estimated"]
 """Where batch-norm statistics come from: training's running averages, or a pass of their own."""
 
+AS_TRAINED: BatchNormStatistics = "as trained"
+RE_ESTIMATED: BatchNormStatistics = "re-estimated"
+
 BATCH_NORM_STATISTICS: tuple[BatchNormStatistics, ...] = get_args(BatchNormStatistics)
 
 Status = Literal["running", "finished", "interrupted", "failed", "pruned"]

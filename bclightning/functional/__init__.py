@@ -1,4 +1,4 @@
-"""Ground floor: torch tensors in, torch tensors out; no modules, no files."""
+"""Functions of tensors that return tensors; they know no modules and no files."""
 
 from bclightning.functional.binarize import (
     binarize_deterministic,

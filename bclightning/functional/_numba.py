@@ -7,23 +7,27 @@ from typing import Any
 import numba
 import torch
 
-# Numba's threads do not survive a fork, and a child that wakes them is ended on the spot.
+# An array is split only into parts of at least this size: waking the threads costs as much as the
+# work on a smaller one.
+MIN_PART_SIZE = 16384
+
+# Numba's threads do not survive a fork, and a child process that wakes them is terminated at once.
 _forked = False
 
 
-def _note_the_fork() -> None:
+def _remember_fork() -> None:
     global _forked
     _forked = True
 
 
-os.register_at_fork(after_in_child=_note_the_fork)
+os.register_at_fork(after_in_child=_remember_fork)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Numba's ``njit``, which keeps the machine code on the disk where there is a place for it.
+    """Numba's ``njit``, with the machine code cached on disk where a folder for it is writable.
 
     Args:
-        options: Of ``numba.njit``.
+        options: Options of ``numba.njit``.
 
     Example:
         >>> @compiled()
@@ -35,20 +39,20 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            made: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+            kernel: Callable[..., Any] = numba.njit(cache=True, **options)(function)
         except RuntimeError:
-            # Neither the package's folder nor the user's can be written to.
-            made = numba.njit(**options)(function)
-        return made
+            # Neither the package's folder nor the user's cache folder is writable.
+            kernel = numba.njit(**options)(function)
+        return kernel
 
     return decorate
 
 
 def threads_for(size: int) -> int:
-    """Number of threads for an array of `size`: torch's, if each has a part worth its while.
+    """Number of threads for an array of `size`: torch's, or fewer where the parts would be small.
 
-    One is for a plain call, since Numba's pool would wake all of its threads even for that. It is
-    always one in a process that was forked.
+    1 stands for a call of the serial kernel, since a parallel one wakes all threads of Numba's pool
+    whatever the number of parts. A forked process always gets 1.
 
     Example:
         >>> threads_for(100)
@@ -56,8 +60,8 @@ def threads_for(size: int) -> int:
     """
     if _forked:
         return 1
-    most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    parts = max(1, min(most, size // 16384))
-    if parts > 1 and numba.get_num_threads() != most:
-        numba.set_num_threads(most)
+    available = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    parts = max(1, min(available, size // MIN_PART_SIZE))
+    if parts > 1 and numba.get_num_threads() != available:
+        numba.set_num_threads(available)
     return parts

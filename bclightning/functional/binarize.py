@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bclightning.functional import _torch_private
+
 
 def binarize_deterministic(weight: Tensor) -> Tensor:
     """Binarize to ±1 by sign, with sign(±0) = +1 (section 2.2, equation 1).
 
-    The gradient passes to `weight` unchanged, also where ``|weight| > 1`` (algorithm 1; the mask of
-    BinaryNet is a later paper's). NaN stays NaN, so that a broken weight is seen and not hidden
-    behind a valid sign.
+    The gradient passes to `weight` unchanged, also where ``|weight| > 1`` (algorithm 1; masking it
+    there came later, with BinaryNet). NaN stays NaN, so that a broken weight is not hidden behind a
+    valid sign.
 
     Args:
         weight: Latent weights of any shape and floating dtype.
@@ -31,12 +33,12 @@ def binarize_stochastic(weight: Tensor, generator: torch.Generator | None = None
     """Binarize to +1 with probability hard_sigmoid(weight), else to -1 (section 2.2, equation 2).
 
     ``hard_sigmoid(w) = clip((w + 1) / 2, 0, 1)`` (equation 3), so the mean over many draws is
-    ``w.clamp(-1, 1)``; weights at or beyond ±1 are certain. Each call makes a fresh draw. The
-    gradient passes to `weight` unchanged; NaN stays NaN.
+    ``w.clamp(-1, 1)``; weights at or beyond ±1 are certain. Each call is a new draw. The gradient
+    passes to `weight` unchanged; NaN stays NaN.
 
     Args:
         weight: Latent weights of any shape and floating dtype.
-        generator: Source of the draws, on the weight's device; torch's global one when ``None``.
+        generator: Source of the draws, on the weight's device; `None` for torch's global one.
 
     Returns:
         A new tensor of the same shape and dtype, with values in {-1, +1}.
@@ -51,24 +53,23 @@ def binarize_stochastic(weight: Tensor, generator: torch.Generator | None = None
     # u < (w + 1) / 2 with u uniform in [0, 1), as the sign of one difference. The resolution is
     # that of torch.rand in float32, 2**-24, whatever the weight's dtype.
     uniform = torch.rand(weight.shape, generator=generator, device=weight.device)
-    # A tie, 2u - 1 == w, must give -1: at w = -1 the draw u = 0 has no right to a +1.
+    # A tie, 2u - 1 == w, must give -1: at w = -1, even the draw u = 0 must not give +1.
     binary = -_signs(uniform.mul_(2).sub_(1) - weight)
     return straight_through(weight, binary.to(weight.dtype))
 
 
 def _signs(values: Tensor) -> Tensor:
-    # floor sends [-1, 0) to -1 and both zeros to zero, and lets NaN through, where torch.sign and
-    # a comparison do not; torch.where needs ten times as long on a CPU, and torch.copysign would
-    # send -0.0 to -1.
+    # floor maps [-1, 0) to -1, both zeros to zero and NaN to NaN, as torch.sign and a comparison do
+    # not; torch.where takes ten times as long on a CPU, and torch.copysign would map -0.0 to -1.
     return values.detach().clamp(-1.0, 0.0).floor_().mul_(2.0).add_(1.0)
 
 
 def straight_through(weight: Tensor, binary: Tensor) -> Tensor:
-    """Hand `binary` forward, and the gradient taken with respect to it back to `weight` unchanged.
+    """Return `binary`, and pass its gradient on to `weight` unchanged in the backward pass.
 
     Args:
         weight: Latent weights.
-        binary: What they were binarized to, in any floating dtype.
+        binary: Their binarized values, in any floating dtype.
 
     Example:
         >>> weight = torch.tensor([0.3], requires_grad=True)
@@ -76,15 +77,15 @@ def straight_through(weight: Tensor, binary: Tensor) -> Tensor:
         >>> weight.grad
         tensor([7.])
     """
-    # A form of its own, since the one that torch.func asks for takes three times as long to call.
-    transformed = torch._C._are_functorch_transforms_active()
+    # Two forms, since the one that torch.func needs takes four times as long to call.
+    transformed = _torch_private.transforms_active()
     function = _TransformedStraightThrough if transformed else _StraightThrough
     result: Tensor = function.apply(weight, binary)  # type: ignore[no-untyped-call]
     return result
 
 
 class _StraightThrough(torch.autograd.Function):
-    """What `straight_through` says."""
+    """The straight-through gradient, in the form that is fastest to call."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, binary: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class _TransformedStraightThrough(torch.autograd.Function):
-    """The same under the transforms of `torch.func`: gradients, Jacobians, maps over a batch."""
+    """The same in the form that the transforms of `torch.func` need (grad, jvp, vmap, ...)."""
 
     generate_vmap_rule = True
 

@@ -1,9 +1,9 @@
-"""Products with packed signs, computed on the bits: no multiplication, an eighth of the reads.
+"""Products with packed signs, computed on the bits: no multiplications, few memory reads.
 
-A byte of bits says how eight inputs are added and subtracted: one of 256 sums. They are computed
-once for each eight inputs and serve all outputs, so that a product of an input vector with a matrix
-takes one look-up and one addition for eight weights. For a single vector, where a product in floats
-waits for its weights to arrive from memory, that is the faster way; for many, it is not.
+A byte holds the signs of eight inputs and so selects one of 256 signed sums of them. These sums are
+computed once per eight inputs and serve all outputs, so that a product of a vector with a matrix
+takes one look-up and one addition per eight weights. This is faster for a single vector, where a
+product in floats waits for its weights to arrive from memory, and slower for many vectors.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _LOOP: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 @numba.njit(**_INLINE)
 def _sums(inputs: Any, group: Any, table: Any) -> None:
-    """The 256 signed sums of the eight inputs of a group."""
+    """Write the 256 signed sums of the eight inputs of a group into a table."""
     first = 8 * group
     total = np.float32(0)
     for k in range(8):
@@ -41,7 +41,7 @@ def _product(bits: Any, inputs: Any, out: Any, start: Any, stop: Any) -> None:
     c, d = np.empty(256, np.float32), np.empty(256, np.float32)
     for j in range(start, stop):
         out[j] = np.float32(0)
-    # Four groups at a time, so that an output is read and written once for 32 weights.
+    # Four groups at a time, so that an output is read and written once per 32 weights.
     whole = groups - groups % 4
     for g in range(0, whole, 4):
         _sums(inputs, g, a)
@@ -65,13 +65,13 @@ def _product_in_parts(parts: Any, bits: Any, inputs: Any, out: Any) -> None:
 
 
 def by_groups(packed: Tensor) -> Tensor:
-    """Arrange packed rows for `bit_linear`: the bytes of eight inputs for all outputs together.
+    """Arrange packed rows for `bit_linear`: for each eight inputs, the bytes of all outputs.
 
     Args:
-        packed: Of `pack_signs`, of shape (outputs, groups).
+        packed: Result of `pack_signs`, of shape (outputs, groups).
 
     Returns:
-        A copy of shape (groups, outputs), contiguous.
+        A contiguous copy of shape (groups, outputs).
 
     Example:
         >>> by_groups(torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8)).tolist()
@@ -81,17 +81,17 @@ def by_groups(packed: Tensor) -> Tensor:
 
 
 def bit_linear(inputs: Tensor, bits: Tensor) -> Tensor:
-    """Multiply inputs by a matrix of ±1 that is packed, one vector after the other.
+    """Multiply inputs by a packed matrix of ±1, one vector after the other.
 
     Args:
-        inputs: Of shape (batch, features), float32, on a CPU.
-        bits: Of `by_groups`, of shape (ceil(features / 8), outputs).
+        inputs: Inputs of shape (batch, features), float32, on a CPU.
+        bits: Result of `by_groups`, of shape (ceil(features / 8), outputs).
 
     Returns:
-        Of shape (batch, outputs), float32: ``inputs @ signs.T`` up to the order of sums.
+        ``inputs @ signs.T`` up to the order of sums, of shape (batch, outputs), float32.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The two shapes do not match.
 
     Example:
         >>> from bclightning.functional.packing import pack_signs
@@ -102,7 +102,8 @@ def bit_linear(inputs: Tensor, bits: Tensor) -> Tensor:
     groups, outputs = bits.shape
     if inputs.dim() != 2 or -(-inputs.shape[1] // 8) != groups:
         raise ValueError(
-            f"inputs of shape {tuple(inputs.shape)} do not fit {groups} groups of eight"
+            f"inputs of shape {tuple(inputs.shape)} do not match a packed matrix for "
+            f"{8 * groups - 7} to {8 * groups} features"
         )
     padded = np.zeros((len(inputs), 8 * groups), np.float32)
     padded[:, : inputs.shape[1]] = inputs.detach().numpy()

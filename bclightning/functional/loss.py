@@ -1,4 +1,4 @@
-"""The squared hinge loss that the paper's networks are trained with (section 3.1, "L2-SVM")."""
+"""The squared hinge loss, with which the paper trains its networks (section 3.1, "L2-SVM")."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Signs as bits: one bit a binary weight, 8 to a byte (section 2.6)."""
+"""Signs as bits: one bit per binary weight, eight to a byte (section 2.6)."""
 
 import numpy as np
 import torch
@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 def pack_signs(weight: Tensor) -> Tensor:
-    """Pack the signs of weights, a row for each output, 8 to a byte.
+    """Pack the signs of a weight, eight to a byte and one row of bytes per output.
 
     A set bit is +1, and the first weight of a row is the lowest bit of its first byte. Each row
-    begins with a byte of its own; what is left of its last byte is zero.
+    starts with a new byte; the unused bits of its last byte are zero.
 
     Args:
-        weight: Of shape (rows, ...), floating; ±0 counts as +1, as in training.
+        weight: Weights of shape (rows, ...), floating; ±0 counts as +1, as in training.
 
     Returns:
-        Bytes of shape (rows, ceil(row / 8)), uint8.
+        Bytes of shape (rows, ceil(row size / 8)), uint8.
 
     Raises:
-        ValueError: The weight has no rows, or holds NaN, which has no sign.
+        ValueError: The weight is empty or a scalar, or contains NaN, which has no sign.
 
     Example:
         >>> pack_signs(torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]]))
@@ -26,9 +26,11 @@ def pack_signs(weight: Tensor) -> Tensor:
                 [4]], dtype=torch.uint8)
     """
     if weight.dim() < 1 or weight.numel() == 0:
-        raise ValueError(f"there are no signs to pack in a tensor of shape {tuple(weight.shape)}")
+        raise ValueError(f"no signs to pack in a tensor of shape {tuple(weight.shape)}")
     if weight.isnan().any():
-        raise ValueError("NaN has no sign to pack; the training that led to it went wrong")
+        raise ValueError(
+            "NaN has no sign to pack: the training diverged; try a lower learning rate"
+        )
     positive = (weight.detach().cpu() >= 0).flatten(1) if weight.dim() > 1 else weight[:, None] >= 0
     return torch.from_numpy(np.packbits(positive.numpy(), axis=1, bitorder="little"))
 
@@ -36,15 +38,15 @@ def pack_signs(weight: Tensor) -> Tensor:
 def unpack_signs(
     packed: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Unpack what `pack_signs` packed, into weights of -1 and +1.
+    """Unpack the result of `pack_signs` into weights of -1 and +1.
 
     Args:
-        packed: Bytes of shape (rows, ceil(row / 8)), uint8.
-        shape: Of the weights, (rows, ...).
-        dtype: Of the result; ±1 is exact in all floating and signed dtypes.
+        packed: Bytes of shape (rows, ceil(row size / 8)), uint8.
+        shape: Shape of the weights, (rows, ...).
+        dtype: Dtype of the result; ±1 is exact in all floating and signed dtypes.
 
     Raises:
-        ValueError: The bytes do not belong to such a shape.
+        ValueError: The dtype or shape of the bytes does not match that shape.
 
     Example:
         >>> unpack_signs(torch.tensor([[5], [4]], dtype=torch.uint8), (2, 3))
@@ -53,7 +55,10 @@ def unpack_signs(
     """
     rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
     if packed.dtype != torch.uint8 or tuple(packed.shape) != (rows, -(-columns // 8)):
-        raise ValueError(f"bytes of shape {tuple(packed.shape)} do not hold weights of {shape}")
+        raise ValueError(
+            f"packed weights of shape {tuple(packed.shape)} and dtype {packed.dtype} do not match "
+            f"weights of shape {shape}, which take uint8 of shape {(rows, -(-columns // 8))}"
+        )
     bits = np.unpackbits(packed.numpy(), axis=1, count=columns, bitorder="little")
     signs = torch.from_numpy(bits).to(dtype).mul_(2).sub_(1)
     return signs.reshape(shape)

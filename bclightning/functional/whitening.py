@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Images are whitened a part at a time, so that memory stays bounded whatever the data set's size.
+# Number of images to whiten at once, which bounds the memory whatever the size of the data set.
 CHUNK = 5000
 
 
@@ -14,9 +14,10 @@ def global_contrast_normalize(images: Tensor, scale: float = 1.0, floor: float =
     """Subtract each image's mean, and divide by its L2 norm over all pixels and channels.
 
     Args:
-        images: Of shape (batch, ...), floating.
-        scale: The norm of the result (55 for CIFAR-10, 1 for SVHN).
-        floor: An image whose norm is smaller, one of a single colour, is not divided.
+        images: Images of shape (batch, ...), floating.
+        scale: Norm of the results (55 for CIFAR-10, 1 for SVHN).
+        floor: Smallest norm to divide by; an image below it, one of a single colour, is only
+            centred.
 
     Returns:
         A new tensor of the same shape.
@@ -39,32 +40,32 @@ def local_contrast_normalize(
 
     After Jarrett et al., *What is the best multi-stage architecture for object recognition?* (ICCV
     2009), section 2.1, with zeros beyond the border: subtract the weighted mean, then divide by the
-    weighted deviation, or by its mean over the channel where that is larger, or by `threshold`.
+    weighted deviation, its mean over the channel, or `threshold`, whichever is largest.
 
     Args:
-        images: Of shape (batch, channels, height, width), floating.
+        images: Images of shape (batch, channels, height, width), floating.
         kernel_size: Width of the Gaussian window in pixels, odd.
-        sigma: Its standard deviation in pixels.
-        threshold: The least divisor.
+        sigma: Standard deviation of the Gaussian in pixels.
+        threshold: Smallest divisor.
 
     Returns:
         A new tensor of the same shape.
 
     Raises:
-        ValueError: The window's width is even.
+        ValueError: The kernel size is even.
 
     Example:
         >>> local_contrast_normalize(torch.zeros(1, 1, 8, 8)).abs().sum()
         tensor(0.)
     """
     if kernel_size % 2 == 0:
-        raise ValueError(f"the window needs a middle, so its width is odd, and not {kernel_size}")
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
     offsets = torch.arange(kernel_size, dtype=images.dtype, device=images.device)
     line = torch.exp(-((offsets - kernel_size // 2) ** 2) / (2 * sigma**2))
     line = line / line.sum()
 
     def blur(values: Tensor) -> Tensor:
-        # The window is the product of two lines, which is cheaper and the same.
+        # A Gaussian window is separable: two one-dimensional convolutions are the same and cheaper.
         half = kernel_size // 2
         flat = values.reshape(-1, 1, *values.shape[-2:])
         flat = functional.conv2d(flat, line.reshape(1, 1, -1, 1), padding=(half, 0))
@@ -78,11 +79,11 @@ def local_contrast_normalize(
 
 
 class ZCA:
-    """Whitening that keeps images looking like images (section 3.2).
+    """ZCA whitening, which decorrelates pixels but keeps images recognizable (section 3.2).
 
     Args:
-        mean: The training images' mean, of shape (features,).
-        matrix: The whitening matrix, of shape (features, features), symmetric.
+        mean: Mean of the training images, of shape (features,).
+        matrix: Whitening matrix, symmetric, of shape (features, features).
 
     Example:
         >>> images = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * 3
@@ -100,8 +101,9 @@ class ZCA:
         """Estimate mean and whitening matrix, in double precision.
 
         Args:
-            images: Training images, of shape (batch, ...).
-            bias: Added to each eigenvalue of the covariance, against the noise of small ones.
+            images: Training images of shape (batch, ...).
+            bias: Number added to each eigenvalue of the covariance, against the noise in small
+                ones.
         """
         flat = images.flatten(1)
         features = flat.shape[1]
@@ -119,7 +121,7 @@ class ZCA:
         return cls(mean.float(), matrix.float())
 
     def apply(self, images: Tensor, out: Tensor | None = None) -> Tensor:
-        """Whiten images of shape (batch, ...), into `out` of the same shape where it is given."""
+        """Whiten images of shape (batch, ...), into `out` if it is given (of the same shape)."""
         result = torch.empty_like(images, dtype=torch.float32) if out is None else out
         for part, place in zip(torch.split(images, CHUNK), torch.split(result, CHUNK), strict=True):
             white = (part.flatten(1) - self.mean) @ self.matrix

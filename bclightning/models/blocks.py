@@ -1,35 +1,33 @@
-"""The four arms of the paper's comparison, as the blocks that a network is built of."""
+"""The blocks that the paper's networks are built of, for each of the four regularizers."""
 
 from collections import OrderedDict
-from typing import Literal, get_args
 
 from torch import nn
 
-from bclightning.nn import Binarization, BinaryConv2d, BinaryLinear
-
-Regularizer = Literal["none", "dropout", "deterministic", "stochastic"]
-"""The rows of the paper's table 2: real weights, real weights with dropout, and binary weights."""
+from bclightning.nn import BinaryConv2d, BinaryLinear
+from bclightning.vocabulary import REGULARIZERS, Binarization, Regularizer
 
 
 class Blocks:
     """Makes the blocks of one network: product, normalization, activation, in the paper's order.
 
-    The names of the parts are the same for all four arms, and so are the keys of ``state_dict()``:
-    what differs between two arms is the kind of the product's weights, or the dropout alone. Real
-    weights start Glorot-uniform, as the authors' full-precision twin did, and binary ones uniform
-    in [-1, 1]. No product has a bias, since a batch normalization follows each (section 2.5).
+    The parts have the same names with all four regularizers, and so have the keys of
+    ``state_dict()``: two networks differ only in the kind of their weights or in the dropout. Real
+    weights are initialized Glorot-uniform, as in the authors' full-precision network, and binary
+    ones uniformly in [-1, 1]. No product has a bias, since a batch normalization follows each of
+    them (section 2.5).
 
     Args:
         regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
-        dropout: Probability to drop a unit, when the regularizer is dropout.
+        dropout: Probability of dropping a unit, if the regularizer is ``dropout``.
         momentum: Weight of the newest batch in the running averages of batch normalization.
-        eps: Added to the variance by batch normalization.
+        eps: Number that batch normalization adds to the variance.
 
     Raises:
-        ValueError: The regularizer is unknown or the probability not in [0, 1).
+        ValueError: The regularizer is unknown, or the probability is not in [0, 1).
 
     Example:
-        >>> list(Blocks("stochastic").dense(4, 2)._modules)
+        >>> [name for name, _ in Blocks("stochastic").dense(4, 2).named_children()]
         ['linear', 'norm', 'activation']
     """
 
@@ -40,9 +38,9 @@ class Blocks:
         momentum: float = 0.1,
         eps: float = 1e-4,
     ) -> None:
-        if regularizer not in get_args(Regularizer):
+        if regularizer not in REGULARIZERS:
             raise ValueError(
-                f"regularizer is {', '.join(get_args(Regularizer))}, and not {regularizer!r}"
+                f"regularizer must be one of {', '.join(REGULARIZERS)}, not {regularizer!r}"
             )
         self.regularizer = regularizer
         self.dropout = _probability(dropout)
@@ -57,7 +55,12 @@ class Blocks:
         input_dropout: float | None = None,
         last: bool = False,
     ) -> nn.Sequential:
-        """A dense block; `input_dropout` in place of the regularizer's, `last` without ReLU."""
+        """A dense block; `input_dropout` replaces the regularizer's rate, `last` leaves ReLU out.
+
+        Example:
+            >>> [name for name, _ in Blocks("dropout").dense(4, 2, last=True).named_children()]
+            ['dropout', 'linear', 'norm']
+        """
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         dropout = self.dropout if self.regularizer == "dropout" else 0.0
         if input_dropout is not None:
@@ -71,7 +74,12 @@ class Blocks:
         return nn.Sequential(parts)
 
     def convolution(self, in_channels: int, out_channels: int, *, pool: bool) -> nn.Sequential:
-        """A 3x3 convolution that keeps the size, halved by `pool` before the normalization."""
+        """A block of a 3x3 convolution that keeps the image size; `pool` then halves it.
+
+        Example:
+            >>> [name for name, _ in Blocks("none").convolution(3, 8, pool=True).named_children()]
+            ['conv', 'pool', 'norm', 'activation']
+        """
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         parts["conv"] = self._conv(in_channels, out_channels)
         if pool:
@@ -109,5 +117,5 @@ class Blocks:
 
 def _probability(dropout: float) -> float:
     if not 0 <= dropout < 1:
-        raise ValueError(f"a dropout probability lies in [0, 1), and {dropout} does not")
+        raise ValueError(f"a dropout probability must be in [0, 1), not {dropout}")
     return dropout

@@ -3,30 +3,33 @@
 import torch
 from torch import Tensor, nn
 
-from bclightning.models.blocks import Blocks, Regularizer
+from bclightning.models.blocks import Blocks
+from bclightning.vocabulary import Regularizer
 
 
 class ConvNet(nn.Module):
     """Pairs of 3x3 convolutions, each pair halving the image, and two dense layers (section 3.2).
 
-    ``2x128C3-MP2-2x256C3-MP2-2x512C3-MP2-2x1024FC-10`` in the paper's notation, with the channels
-    as given: convolution, (pooling,) batch normalization, ReLU.
+    ``2x128C3-MP2-2x256C3-MP2-2x512C3-MP2-2x1024FC-10`` in the paper's notation, with the default
+    channels. A block is a convolution, max-pooling in every second one, batch normalization and
+    ReLU.
 
     Args:
         image_size: Height and width of the images, in pixels.
-        in_channels: Channels of the images.
-        channels: Channels of each pair of convolutions.
+        in_channels: Number of channels of the images.
+        channels: Number of channels of each pair of convolutions.
         hidden: Width of the two dense layers.
         classes: Number of outputs.
-        width: A factor on all channels and on `hidden`, for nets on smaller budgets.
+        width: Factor on all channels and on `hidden`, for smaller budgets.
         regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
-        dropout: Probability to drop an input of a dense layer, when the regularizer is dropout.
+        dropout: Probability of dropping an input of a dense layer, if the regularizer is
+            ``dropout``.
         batch_norm_momentum: Weight of the newest batch in the running averages.
-        batch_norm_eps: Added to the variance.
+        batch_norm_eps: Number that batch normalization adds to the variance.
 
     Raises:
-        ValueError: A size is not positive, the image too small to be halved once a pair, the
-            regularizer unknown or the probability impossible.
+        ValueError: A size is not positive, the image is too small to be halved by every pair, the
+            regularizer is unknown, or the probability is not in [0, 1).
 
     Example:
         >>> import torch
@@ -77,7 +80,7 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images of shape (batch, channels, size, size) to scores of shape (batch, classes)."""
-        # A step on a CPU takes a quarter less time where channels lie side by side; what follows
-        # keeps the layout of its inputs.
+        # With the channels last in memory, a step on a CPU takes a quarter less time; the layers
+        # keep the layout of their inputs.
         images = images.contiguous(memory_format=torch.channels_last)
         return self.output(self.hidden(self.features(images).flatten(1)))

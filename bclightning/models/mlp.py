@@ -4,28 +4,31 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from bclightning.models.blocks import Blocks, Regularizer
+from bclightning.models.blocks import Blocks
+from bclightning.vocabulary import Regularizer
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron on images taken as unordered vectors of pixels (section 3.1).
+    """A multilayer perceptron on images as unordered vectors of pixels (section 3.1).
 
-    Each hidden layer is a product, batch normalization and ReLU, after dropout of the hidden units
-    before it where that is the regularizer; the output layer is a product and batch normalization.
+    Each hidden layer is a product, batch normalization and ReLU; the output layer is a product and
+    batch normalization. With the regularizer ``dropout``, the hidden units are dropped out before
+    the next layer's product.
 
     Args:
         in_features: Number of pixels times channels.
         hidden: Width of each hidden layer.
         classes: Number of outputs.
         regularizer: ``none``, ``dropout``, ``deterministic`` or ``stochastic``.
-        dropout: Probability to drop a hidden unit, when the regularizer is dropout.
-        input_dropout: Probability to drop a pixel, with any regularizer; none when left out. The
-            paper says no more than "50% Dropout"; Srivastava et al. (2014) drop 20 % of the pixels.
+        dropout: Probability of dropping a hidden unit, if the regularizer is ``dropout``.
+        input_dropout: Probability of dropping a pixel, with any regularizer; `None` drops none. The
+            paper only says "50% Dropout"; Srivastava et al. (2014) drop 20 % of the pixels.
         batch_norm_momentum: Weight of the newest batch in the running averages.
-        batch_norm_eps: Added to the variance.
+        batch_norm_eps: Number that batch normalization adds to the variance.
 
     Raises:
-        ValueError: A width is not positive, the regularizer unknown or the probability impossible.
+        ValueError: A width is not positive, the regularizer is unknown, or a probability is not in
+            [0, 1).
 
     Example:
         >>> import torch
@@ -48,7 +51,7 @@ class MLP(nn.Module):
         widths = [in_features, *hidden]
         if min([*widths, classes]) < 1:
             raise ValueError(
-                f"every layer needs at least one unit, and the widths are {[*widths, classes]}"
+                f"every layer needs at least one unit, but the widths are {[*widths, classes]}"
             )
         self.regularizer = regularizer
         blocks = Blocks(regularizer, dropout, batch_norm_momentum, batch_norm_eps)

@@ -1,4 +1,4 @@
-"""Re-estimation of batch-norm statistics with the weights that will be used."""
+"""Re-estimation of batch-norm statistics for the weights that the network is evaluated with."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -8,22 +8,31 @@ from torch import Tensor, nn
 
 from bclightning.nn.latent import in_evaluation_mode
 
-_BatchNorm = nn.modules.batchnorm._BatchNorm
+BatchNorm = (
+    nn.BatchNorm1d
+    | nn.BatchNorm2d
+    | nn.BatchNorm3d
+    | nn.SyncBatchNorm
+    | nn.LazyBatchNorm1d
+    | nn.LazyBatchNorm2d
+    | nn.LazyBatchNorm3d
+)
+"""Torch's batch normalizations, with the lazy ones, whose missing statistics torch reports."""
 
 
-def tracking_batch_norms(model: nn.Module) -> list[_BatchNorm]:
+def tracking_batch_norms(model: nn.Module) -> list[BatchNorm]:
     """The batch normalizations that keep running statistics, in the order of the model's modules.
 
     Example:
         >>> tracking_batch_norms(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)))
         []
     """
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
 
 
-def _of_several_images(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Leave out what is left over at the end of a data set, unless there is nothing else."""
-    # Of one value there is no variance, and torch refuses such a batch where no pixels add more.
+def _drop_single_image_batches(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Leave out batches of one image, as at the end of a data set, unless there are no others."""
+    # One value has no variance: torch refuses such a batch where pixels do not add more values.
     single = []
     others = False
     for images in batches:
@@ -41,16 +50,16 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch-norm running statistics by their averages over `batches`, in place.
 
     The running averages of training belong to the weights of training. A network that is evaluated
-    with others (the real ones after stochastic training, or the signs of the same weights) needs
-    statistics of its own: each batch normalization uses its batch's statistics, as in training,
-    while everything else runs in evaluation mode, and the averages over all batches are kept. A
-    batch counts as much as it has images: the mean is that of all images, and the variance the
-    average of the variances within the batches. A batch of one image is left out where there are
-    larger ones. If a batch fails, or there is none, the statistics are what they were.
+    with other weights (the real ones after stochastic training, or the signs of the same weights)
+    needs other statistics: each batch normalization uses its batch's statistics, as in training,
+    while everything else runs in evaluation mode, and the averages over all batches are kept. Each
+    batch is weighted by its number of images: the mean is that of all images, and the variance the
+    average of the variances within the batches. Batches of one image are left out where there are
+    larger ones. On an error, the statistics stay as they were.
 
     Args:
         model: The network, on the device of the batches; its modes are restored.
-        batches: Inputs of shape (batch, ...), of training images and no others, in large batches.
+        batches: Inputs of shape (batch, ...), only of training images, in large batches.
 
     Raises:
         ValueError: There are no batches.
@@ -66,29 +75,29 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     momenta = [norm.momentum for norm in norms]
     values = dict.fromkeys(norms, 0)
 
-    def weigh(norm: _BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        (given,) = (*args, *kwargs.values())
-        # Pixels count too: each is a value that the statistics are taken over.
-        here = given.numel() // given.shape[1]
-        values[norm] += here
-        norm.momentum = here / values[norm]
+    def weigh(norm: BatchNorm, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        (inputs,) = (*args, *kwargs.values())
+        # Each pixel is one of the values that the statistics are computed from.
+        new = inputs.numel() // inputs.shape[1]
+        values[norm] += new
+        norm.momentum = new / values[norm]
 
-    before = _copies(model)
+    before = _statistics(model)
     seen = False
     hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
-    # A compiled network would be compiled anew for each momentum, and would not see the hooks.
+    # A compiled network would be compiled again for each momentum, and would not see the hooks.
     with in_evaluation_mode(model), torch.compiler.set_stance("force_eager"):
         try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.training = True
-            for images in _of_several_images(batches):
+            for images in _drop_single_image_batches(batches):
                 model(images)
                 seen = True
             if not seen:
                 raise ValueError("no batches to estimate batch-norm statistics from")
         except BaseException:
-            _put_back(before)
+            _restore(before)
             raise
         finally:
             for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
@@ -98,7 +107,7 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 @contextlib.contextmanager
 def preserving_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Put the batch-norm statistics of a model back, to the bit, when the block ends.
+    """Restore the batch-norm statistics of a model, to the bit, when the block ends.
 
     Example:
         >>> model = nn.BatchNorm1d(1)
@@ -107,15 +116,15 @@ def preserving_batch_norm(model: nn.Module) -> Iterator[None]:
         >>> model.running_mean
         tensor([0.])
     """
-    before = _copies(model)
+    before = _statistics(model)
     try:
         yield
     finally:
-        _put_back(before)
+        _restore(before)
 
 
-def _copies(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The statistics of a model, each with a copy of what it is now."""
+def _statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The statistics of a model, each with a copy of its present value."""
     return [
         (buffer, buffer.clone())
         for norm in tracking_batch_norms(model)
@@ -123,6 +132,6 @@ def _copies(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _put_back(copies: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, value in copies:
+def _restore(statistics: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, value in statistics:
         buffer.copy_(value)

@@ -1,4 +1,4 @@
-"""Turn the layers of any model into binary ones, in place."""
+"""Turn the layers of any model into binary layers, in place."""
 
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
@@ -6,12 +6,14 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from bclightning.nn.layers import Binarization, BinaryConv2d, BinaryLayer, BinaryLinear
+from bclightning.nn.batch_norm import BatchNorm
+from bclightning.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from bclightning.vocabulary import Binarization
 
 Skip = Callable[[str, nn.Module], bool] | Collection[str]
-"""Which modules stay real: a rule on (name, module), or name patterns such as ``"*.attention"``."""
+"""Which modules stay real: a function of (name, module), or name patterns (``"*.attention"``)."""
 
-# A lookup is no product, and a normalization's scale is one real number a channel (section 2.5).
+# A lookup is not a product, and a normalization has one real scale per channel (section 2.5).
 _STAYS_REAL = (
     nn.Embedding,
     nn.EmbeddingBag,
@@ -19,33 +21,39 @@ _STAYS_REAL = (
     nn.GroupNorm,
     nn.RMSNorm,
     nn.PReLU,
-    nn.modules.batchnorm._NormBase,
+    BatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.LazyInstanceNorm1d,
+    nn.LazyInstanceNorm2d,
+    nn.LazyInstanceNorm3d,
 )
 
 
 def convert_to_binary(
     model: nn.Module, binarization: Binarization = "deterministic", skip: Skip = ()
 ) -> nn.Module:
-    """Make every `Linear` and `Conv2d` of a model binary, in place, before the optimizer exists.
+    """Make every `Linear` and `Conv2d` of a model binary, in place; do so before its optimizer.
 
     The weights stay the same `Parameter` objects under the same names: they become the latent
-    weights, so a trained float model is a warm start. Normalizations and embeddings stay real; a
-    layer of any other kind that has a weight matrix is an error, never silently left real. So is
-    one whose weight is computed (by weight normalization, pruning or any parametrization): there
-    would be no latent weight to clip.
+    weights, so a trained float model is a warm start. Normalizations and embeddings stay real. Any
+    other kind of layer with a weight matrix is an error, never silently left real, and so is a
+    layer whose weight is computed (by weight normalization, pruning or any parametrization), as it
+    has no latent weight to clip.
 
     Args:
-        model: The model to convert; when it is itself a `Linear` or `Conv2d`, use the result.
+        model: The model to convert; if it is itself a `Linear` or `Conv2d`, use the result.
         binarization: ``"deterministic"`` or ``"stochastic"``.
-        skip: What to leave real, with all that is inside it: patterns for module names (as in
-            ``named_modules()``, shell wildcards allowed), or a function of (name, module).
+        skip: The modules to leave real, with everything inside them: patterns for module names (as
+            in ``named_modules()``, shell wildcards allowed), or a function of (name, module).
 
     Returns:
         The model, or its replacement when the model itself is a layer.
 
     Raises:
-        ValueError: Nothing was converted, or a pattern matched nothing.
-        TypeError: A layer cannot be converted; the message names it and its type.
+        ValueError: There is nothing to convert, or a pattern matches nothing.
+        TypeError: A layer cannot be converted; the message gives its name and type.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -57,7 +65,7 @@ def convert_to_binary(
         )
     """
     skipped = skipped_modules(model, skip)
-    # One module may stand at several places: each place must get the same replacement.
+    # A module may appear in several places, which must all get the same replacement.
     places = [
         (name, module)
         for name, module in model.named_modules(remove_duplicate=False)
@@ -80,11 +88,11 @@ def convert_to_binary(
 
 
 def skipped_modules(model: nn.Module, skip: Skip) -> set[int]:
-    """The identities of all modules that stay real: those that match and all inside them.
+    """The identities of the modules that stay real: those that match and all modules inside them.
 
     Args:
         model: The model.
-        skip: As of `convert_to_binary`.
+        skip: The modules to leave real, as for `convert_to_binary`.
 
     Raises:
         ValueError: A pattern matches nothing.
@@ -118,19 +126,20 @@ def _refuse_what_cannot_be_converted(places: list[tuple[str, nn.Module]]) -> Non
             raise TypeError(f"{where} is binary already; convert a model once, or skip the layer")
         if isinstance(module, _STAYS_REAL):
             continue
-        if type(module) in (nn.Linear, nn.Conv2d) and "weight" in module._parameters:
+        own = dict(module.named_parameters(recurse=False))
+        if type(module) in (nn.Linear, nn.Conv2d) and "weight" in own:
             continue
         if _has_weight_matrix(module) or isinstance(module, nn.modules.lazy.LazyModuleMixin):
             raise TypeError(
                 f"{where} cannot be made binary: only a Linear or Conv2d whose weight is a "
-                f"parameter can; leave it real with skip=[{name!r}], or replace it before that"
+                f"parameter can; leave it real with skip=[{name!r}], or replace it first"
             )
 
 
 def _has_weight_matrix(module: nn.Module) -> bool:
     owned = dict(module.named_parameters(recurse=False))
     if is_parametrized(module):
-        # What such a tensor is computed from lies further inside, under other names.
+        # The parameters of such a tensor are further inside, under other names.
         owned |= {
             f"{key}.{name}": original
             for key, source in module.get_submodule("parametrizations").named_children()
@@ -156,6 +165,6 @@ def _replace(model: nn.Module, name: str, layer: BinaryLayer) -> None:
     parent = model.get_submodule(parent_name)
     setattr(parent, child_name, layer)
     if isinstance(parent, nn.TransformerEncoderLayer):
-        # In evaluation torch's fused path reads the latent weights past the layers' forward. It
-        # runs only where this field says that the activation is one that it knows.
+        # In evaluation, torch's fused path reads the latent weights and skips the layers' forward.
+        # It runs only where this attribute names an activation that it supports.
         parent.activation_relu_or_gelu = 0

@@ -1,4 +1,4 @@
-"""What is done with the latent weights of a model: found, clipped, chosen between."""
+"""The latent weights of a model: find them, clip them, choose which weights evaluation uses."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from bclightning.nn.layers import BinaryLayer, LayerWeights
+from bclightning.nn.layers import BinaryLayer
+from bclightning.vocabulary import LayerWeights
 
 
 def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
@@ -26,8 +27,8 @@ def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
 def clip_latent_weights_(model: nn.Module) -> None:
     """Clip all latent weights to [-1, 1], in place (section 2.4).
 
-    Outside that range a latent weight no longer changes what the network computes and would drift
-    unseen; biases and normalizations stay as they are.
+    Outside that range, a latent weight would drift without any effect on what the network computes.
+    Biases and normalizations are left as they are.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -43,7 +44,7 @@ def clip_latent_weights_(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def evaluating_with(model: nn.Module, weights: LayerWeights) -> Iterator[None]:
-    """Let every binary layer use `weights` in evaluation mode, and restore each one's own after.
+    """Let all binary layers evaluate with `weights`; restore each layer's own choice afterwards.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -66,7 +67,7 @@ def evaluating_with(model: nn.Module, weights: LayerWeights) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and each of its modules back into its own after.
+    """Set a model to evaluation mode; restore the mode of each of its modules afterwards.
 
     Example:
         >>> layer = nn.Linear(1, 1)
@@ -85,10 +86,16 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def trains_and_evaluates_differently(model: nn.Module) -> bool:
-    """Whether some binary layer evaluates with other weights than it was trained with.
+def evaluates_other_weights(model: nn.Module) -> bool:
+    """Whether any binary layer evaluates with other weights than it is trained with.
 
-    Batch-norm running averages then belong to a network that is not the evaluated one.
+    The running averages of batch normalization then belong to the training weights, and do not fit
+    the evaluated network.
+
+    Example:
+        >>> from bclightning.nn import BinaryLinear
+        >>> evaluates_other_weights(BinaryLinear(1, 1, binarization="stochastic"))
+        True
     """
     trained: dict[str, LayerWeights] = {"deterministic": "binary", "stochastic": "sampled"}
     return any(

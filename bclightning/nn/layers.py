@@ -1,4 +1,4 @@
-"""Layers with binary weights: ordinary torch layers that binarize their weight as they use it."""
+"""Layers with binary weights: ordinary torch layers that binarize their weight when they use it."""
 
 import math
 from typing import Literal, Self
@@ -8,43 +8,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bclightning.functional import (
+    _torch_private,
     binarize_deterministic,
     binarize_stochastic,
     kernels,
     straight_through,
 )
-
-Binarization = Literal["deterministic", "stochastic"]
-"""How a layer binarizes its latent weight in training (section 2.2)."""
-
-LayerWeights = Literal["binary", "real", "sampled"]
-"""What a layer multiplies by in evaluation: the signs, the latent weights, or a fresh draw."""
+from bclightning.vocabulary import Binarization, LayerWeights
 
 
 class BinaryLayer(nn.Module):
-    """What binary layers share; the base to test with `isinstance`, not to instantiate.
+    """The base class of binary layers, for `isinstance` checks; it is not instantiated itself.
 
     `weight` stays the latent weight, so that the keys of ``state_dict()`` equal the float layer's
     and checkpoints load both ways.
 
     Attributes:
         weight: The latent weight, real-valued and kept in [-1, 1] by clipping.
-        binarization: The rule in training mode.
-        eval_weights: What evaluation mode uses. The paper's choice by default: the binary weights
-            after deterministic training, the real ones after stochastic training (section 2.6).
+        binarization: How the weight is binarized in training mode.
+        eval_weights: The weights that evaluation mode uses. The paper's choice by default: the
+            binary weights after deterministic training, the real ones after stochastic training
+            (section 2.6).
     """
 
     weight: Tensor
     binarization: Binarization
     eval_weights: LayerWeights
-    # What an optimizer that binarizes as it updates has made for the next forward pass, with the
-    # version of the weight that it was made of.
-    _ready: tuple[Tensor, int] | None = None
-    # The dtype of the last product in training, which the next one will want too.
+    # The binary weights for the next forward pass, from an optimizer that binarizes as it updates,
+    # and the version of the latent weight that they belong to.
+    _precomputed: tuple[Tensor, int] | None = None
+    # The dtype of the last product in training, which is likely that of the next one too.
     product_dtype: torch.dtype = torch.float32
 
     def effective_weight(self) -> Tensor:
-        """The weight that the layer's product uses now, in the latent weight's shape and dtype."""
+        """The weight that the layer multiplies by now, in the latent weight's shape."""
         weights = self.eval_weights
         if self.training:
             weights = "binary" if self.binarization == "deterministic" else "sampled"
@@ -54,40 +51,39 @@ class BinaryLayer(nn.Module):
             case "binary" | "sampled":
                 return self._binarized(drawn=weights == "sampled")
 
-    def make_ready(self, binary: Tensor) -> None:
-        """Give the binary weights for the next forward pass in training, which takes them.
+    def set_precomputed_weight(self, binary: Tensor) -> None:
+        """Set the binary weights that the next forward pass in training uses.
 
-        They serve once, and only if the latent weight has not changed since; a change through
-        ``weight.data``, which torch does not count, goes unseen. Drawn ones do not serve under
-        activation checkpointing, whose second forward pass could not have them: both passes then
-        draw the same, as long as the checkpoint restores torch's generator (its
-        ``preserve_rng_state``, true by default).
+        They are used once, and only if the latent weight has not changed since; a change through
+        ``weight.data``, which torch does not count, goes unnoticed. Random draws are not used under
+        activation checkpointing, since its second forward pass would not have them: both passes
+        then make the same draw, as long as the checkpoint restores torch's generator
+        (``preserve_rng_state``, true by default).
 
         Args:
-            binary: Of the present latent weight, by the layer's own rule, in its shape.
+            binary: The present latent weight, binarized as this layer does it.
         """
-        self._ready = (binary, self.weight._version)
+        self._precomputed = (binary, _torch_private.version(self.weight))
 
-    def forget_ready(self) -> None:
-        """Let the next forward pass binarize anew."""
-        self._ready = None
+    def clear_precomputed_weight(self) -> None:
+        """Let the next forward pass binarize the latent weight itself."""
+        self._precomputed = None
 
     def _binarized(self, drawn: bool) -> Tensor:
         dtype = self.weight.dtype
         if torch.is_autocast_enabled(self.weight.device.type):
             dtype = torch.get_autocast_dtype(self.weight.device.type)
-        # A compiled graph binarizes by itself: a tensor that is another one at each step would have
-        # it compiled anew at each.
+        # A compiled graph always binarizes: it would be compiled again for each new tensor.
         if self.training and not torch.compiler.is_compiling():
             self.product_dtype = dtype
-            ready, self._ready = self._ready, None
+            precomputed, self._precomputed = self._precomputed, None
             if (
-                ready is not None
-                and ready[1] == self.weight._version
-                and ready[0].dtype == dtype
+                precomputed is not None
+                and precomputed[1] == _torch_private.version(self.weight)
+                and precomputed[0].dtype == dtype
                 and not (drawn and _may_be_repeated())
             ):
-                return straight_through(self.weight, ready[0])
+                return straight_through(self.weight, precomputed[0])
         if dtype in kernels.DTYPES and kernels.supports(self.weight):
             key = kernels.draw_key() if drawn else None
             return straight_through(self.weight, kernels.binarize(self.weight, dtype, key))
@@ -96,11 +92,11 @@ class BinaryLayer(nn.Module):
     def learning_rate_scale(self) -> float:
         """The factor ``1 / sqrt(1.5 / (fan_in + fan_out))`` on this weight's updates (section 2.5).
 
-        Fans include a kernel's area. It is meant for Adam; stochastic gradient descent takes its
-        square.
+        The fans of a convolution include its kernel's area. The factor is for Adam; stochastic
+        gradient descent uses its square.
         """
-        fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(self.weight)
-        return math.sqrt((fan_in + fan_out) / 1.5)
+        outputs, inputs, *kernel = self.weight.shape
+        return math.sqrt((inputs + outputs) * math.prod(kernel) / 1.5)
 
     def extra_repr(self) -> str:
         """The float layer's description and the binarization."""
@@ -114,13 +110,13 @@ class BinaryLayer(nn.Module):
                 self.eval_weights = "real"
             case _:
                 raise ValueError(
-                    f"binarization is 'deterministic' or 'stochastic', not {binarization!r}"
+                    f"binarization must be 'deterministic' or 'stochastic', not {binarization!r}"
                 )
         self.binarization = binarization
 
     def _adopt(self, layer: nn.Module, binarization: Binarization) -> Self:
-        # Everything that torch and the user hung on the float layer (parameters, hooks, mode,
-        # attributes of their own) comes along; the parameters are shared, not copied.
+        # Everything that torch and the user attached to the float layer (parameters, hooks, mode,
+        # attributes of their own) is kept; the parameters are shared, not copied.
         self.__dict__.update(layer.__dict__)
         self._set_binarization(binarization)
         return self
@@ -128,17 +124,16 @@ class BinaryLayer(nn.Module):
 
 def _may_be_repeated() -> bool:
     """Whether activation checkpointing may repeat this forward pass in the backward pass."""
-    # Of its two kinds, one computes without gradients at first, the other under hooks for saved
-    # tensors. Others may do so too: a draw is never wrong, it only costs a pass over the weight.
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    return hooks is not None or not torch.is_grad_enabled()
+    # Its reentrant form first runs without gradients, the other one under hooks for saved tensors.
+    # Where something else does so, a new draw is not wrong: it only costs a pass over the weight.
+    return _torch_private.saved_tensor_hooks_active() or not torch.is_grad_enabled()
 
 
 class BinaryLinear(BinaryLayer, nn.Linear):
     """A linear layer whose weight is binarized to ±1 at each forward pass.
 
-    Fresh latent weights are uniform in [-1, 1], the paper's choice with H = 1 for networks with
-    batch normalization; a bias stays real. Shapes as in `torch.nn.Linear`.
+    Latent weights are initialized uniformly in [-1, 1], the paper's choice with H = 1 for networks
+    with batch normalization; a bias stays real. Shapes are those of `torch.nn.Linear`.
 
     Args:
         in_features: Size of each input vector.
@@ -149,7 +144,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):
         binarization: ``"deterministic"`` or ``"stochastic"``.
 
     Raises:
-        ValueError: The binarization is neither.
+        ValueError: The binarization is neither of the two.
 
     Example:
         >>> layer = BinaryLinear(3, 2, bias=False)
@@ -190,11 +185,11 @@ class BinaryLinear(BinaryLayer, nn.Linear):
 class BinaryConv2d(BinaryLayer, nn.Conv2d):
     """A two-dimensional convolution whose weight is binarized to ±1 at each forward pass.
 
-    Fresh latent weights are uniform in [-1, 1]; a bias stays real. Arguments and shapes are those
-    of `torch.nn.Conv2d`, and `binarization`.
+    Latent weights are initialized uniformly in [-1, 1]; a bias stays real. Shapes and arguments are
+    those of `torch.nn.Conv2d`, with `binarization` (``"deterministic"`` or ``"stochastic"``) added.
 
     Raises:
-        ValueError: The binarization is neither ``"deterministic"`` nor ``"stochastic"``.
+        ValueError: The binarization is neither of the two.
 
     Example:
         >>> layer = BinaryConv2d(3, 8, kernel_size=3, padding=1, binarization="stochastic")
@@ -245,4 +240,4 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve inputs of shape (batch, in_channels, height, width)."""
-        return self._conv_forward(input, self.effective_weight(), self.bias)
+        return _torch_private.convolve(self, input, self.effective_weight())

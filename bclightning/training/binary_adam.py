@@ -1,4 +1,4 @@
-"""Adam for networks with binary weights: update, clip and binarize while the weight is at hand."""
+"""Adam for networks with binary weights: update, clip and binarize in one pass over a weight."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,30 +11,30 @@ from torch.optim import Adam
 from torch.optim.adam import adam
 from torch.utils.hooks import RemovableHandle
 
-from bclightning.functional import kernels
+from bclightning.functional import _torch_private, kernels
 from bclightning.nn import BinaryLayer
 
-# Options of Adam's groups that would change the update, and that the kernels do not know.
-_UNKNOWN_OPTIONS = ("weight_decay", "amsgrad", "maximize", "differentiable")
+# Options of Adam's parameter groups that would change the update.
+_UNSUPPORTED_OPTIONS = ("weight_decay", "amsgrad", "maximize", "differentiable")
 
 
 class BinaryAdam(Adam):
     """Adam that clips latent weights to [-1, 1] and binarizes them for the next forward pass.
 
-    It computes what `torch.optim.Adam`, a clip after the step and a binarization in the layer do,
-    in one pass over memory instead of five where the kernels can (float32 on a CPU), and by
-    exactly those three elsewhere. Its state is Adam's.
+    It computes the same as `torch.optim.Adam` followed by a clip and by the binarization in the
+    layer: in one pass over memory instead of five where the kernels support it (float32 on a CPU),
+    and as these three separate operations elsewhere. Its state is that of Adam.
 
-    After a step the gradients of latent weights are gone: their memory holds the binary weights.
+    A step sets the gradients of latent weights to `None`: their memory holds the binary weights.
 
     Args:
-        params: Parameters or groups, which may have an ``lr``, ``betas`` and ``eps`` of their own.
-        layers: The binary layers that the latent weights belong to.
-        lr: The learning rate of groups that give none.
+        params: Parameters or groups, which may set their own ``lr``, ``betas`` and ``eps``.
+        layers: Binary layers that the latent weights belong to.
+        lr: Learning rate of groups that do not set one.
 
     Raises:
-        ValueError: A group asks for weight decay, AMSGrad, maximization or a differentiable step;
-            also in `step`, of groups that came with a state or were changed.
+        ValueError: A group sets weight decay, AMSGrad, maximization or a differentiable step; also
+            raised by `step` if a loaded state or a later change sets one of them.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -48,41 +48,40 @@ class BinaryAdam(Adam):
     """
 
     def __init__(self, params: Any, layers: Iterable[BinaryLayer], lr: float = 1e-3) -> None:
-        super().__init__(params, lr=lr, fused=True)
-        leave_unscaling_to_the_scaler(self)
+        super().__init__(params, lr=lr)
         self._layers: dict[int, BinaryLayer] = {}
         for layer in layers:
-            # Of layers that share a weight, one is made ready; the others binarize by themselves.
+            # Of the layers that share a weight, the first gets it precomputed; others binarize it.
             self._layers.setdefault(id(layer.weight), layer)
         self._hooks: dict[int, RemovableHandle] = {}
         weights = [layer.weight for layer in self._layers.values()]
-        weakref.finalize(self, _leave_to_others, weights, self._hooks).atexit = False
+        weakref.finalize(self, _restore_for_other_optimizers, weights, self._hooks).atexit = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with or without latent weights.
 
         Args:
-            param_group: As of the constructor.
+            param_group: Parameters and options, as for the constructor.
         """
-        _refuse_unknown_options(param_group)
-        super().add_param_group(param_group)
+        _refuse_unsupported_options(param_group)
+        super().add_param_group(fused_group(param_group))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient.
 
         Args:
-            closure: Computes the loss anew, and its gradients.
+            closure: Function that recomputes the loss and its gradients, and returns the loss.
 
         Returns:
-            What the closure returns.
+            The loss that the closure returns; `None` without one.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _refuse_unknown_options(group)
+            _refuse_unsupported_options(group)
             others = []
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -115,8 +114,8 @@ class BinaryAdam(Adam):
         gradient = weight.grad
         if gradient is None:
             return
-        if gradient._is_view():
-            # Distributed training may keep gradients in a buffer of its own.
+        if _torch_private.is_view(gradient):
+            # Distributed training may keep gradients in its own buffer.
             gradient = gradient.clone()
         state["step"] += 1
         binary = kernels.adam_update_(
@@ -133,14 +132,14 @@ class BinaryAdam(Adam):
         weight.grad = None
         dtype = layer.product_dtype
         if dtype == torch.bfloat16 and weight.requires_grad and not _distributed():
-            # Products in bfloat16 give gradients in bfloat16. To widen them would be a pass more,
-            # and their memory would not serve the next product's weights. Distributed training
-            # wants them in the weight's dtype.
+            # Products in bfloat16 give gradients in bfloat16. Converting them would be one more
+            # pass, and their memory could not hold the next product's weights. Distributed training
+            # needs them in the weight's dtype.
             weight.grad_dtype = None
             if id(weight) not in self._hooks:
-                hook = weight.register_hook(_summing_in_full(weight))  # type: ignore[no-untyped-call]
+                hook = weight.register_hook(_accumulating_in_full_precision(weight))  # type: ignore[no-untyped-call]
                 self._hooks[id(weight)] = hook
-        layer.make_ready(binary.to(dtype))
+        layer.set_precomputed_weight(binary.to(dtype))
 
     def _update_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:
@@ -167,30 +166,33 @@ class BinaryAdam(Adam):
                 parameter.clamp_(-1.0, 1.0)
 
 
-def leave_unscaling_to_the_scaler(optimizer: Adam) -> None:
-    """Let mixed precision scale gradients back before the step, not a fused Adam within it.
+def fused_group(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group for the fused implementation of Adam, in one pass over each weight.
 
-    Only then can they be clipped in between: Lightning refuses to clip for an optimizer that scales
-    back by itself, even where nothing is scaled, as in bfloat16.
+    Chosen for a group, and not by the constructor's ``fused=True``, it leaves the unscaling of
+    gradients in mixed precision to the gradient scaler, before the step. Otherwise Lightning
+    refuses to clip gradients, even in bfloat16, where nothing is scaled.
 
     Example:
-        >>> optimizer = Adam([torch.zeros(1)], fused=True)
-        >>> leave_unscaling_to_the_scaler(optimizer)
+        >>> group = fused_group({"params": [torch.zeros(1)]})
+        >>> Adam([group]).param_groups[0]["fused"]
+        True
     """
-    optimizer._step_supports_amp_scaling = False
+    return {**group, "fused": True}
 
 
-def _refuse_unknown_options(group: dict[str, Any]) -> None:
-    for option in _UNKNOWN_OPTIONS:
+def _refuse_unsupported_options(group: dict[str, Any]) -> None:
+    for option in _UNSUPPORTED_OPTIONS:
         if group.get(option):
             raise ValueError(
-                f"BinaryAdam does not know {option}, and a group sets it to {group[option]}; leave "
-                "it out, or use torch.optim.Adam and clip with ClipWeights or clip_latent_weights_"
+                f"BinaryAdam does not support {option}={group[option]}, which a parameter group "
+                "sets; remove it, or use torch.optim.Adam and clip with ClipWeights or "
+                "clip_latent_weights_"
             )
 
 
-def _summing_in_full(weight: Tensor) -> Callable[[Tensor], None]:
-    """A hook for gradients that arrive in 16 bits, where a sum of several would lose much."""
+def _accumulating_in_full_precision(weight: Tensor) -> Callable[[Tensor], None]:
+    """A hook for gradients in 16 bits, in which a sum of several would lose precision."""
 
     def widen(gradient: Tensor) -> None:
         if weight.grad is not None:
@@ -203,8 +205,8 @@ def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _leave_to_others(weights: list[Tensor], hooks: dict[int, RemovableHandle]) -> None:
-    """Leave weights as other optimizers expect them."""
+def _restore_for_other_optimizers(weights: list[Tensor], hooks: dict[int, RemovableHandle]) -> None:
+    """Restore gradients to the dtype of their weights, as other optimizers expect them."""
     for hook in hooks.values():
         hook.remove()
     for weight in weights:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
 from bclightning.nn import binary_layers
-from bclightning.training.binary_adam import BinaryAdam, leave_unscaling_to_the_scaler
+from bclightning.training.binary_adam import BinaryAdam, fused_group
 
 OptimizerName = Literal["adam", "sgd", "nesterov"]
 
@@ -16,7 +16,7 @@ OptimizerName = Literal["adam", "sgd", "nesterov"]
 def parameter_groups(
     model: nn.Module, learning_rate: float, *, scaled: bool = True, squared: bool = False
 ) -> list[dict[str, Any]]:
-    """Parameter groups in which each binary weight has a learning rate of its own (section 2.5).
+    """Parameter groups in which each binary weight has its own learning rate (section 2.5).
 
     The paper multiplies the *update* of a binary weight by ``1 / sqrt(1.5 / (fan_in + fan_out))``
     (for stochastic gradient descent by its square). A learning rate scaled by the same factor gives
@@ -24,12 +24,12 @@ def parameter_groups(
 
     Args:
         model: The network; parameters that need no gradient are left out.
-        learning_rate: The learning rate of all other parameters.
+        learning_rate: Learning rate of all other parameters.
         scaled: Whether to scale at all (the paper's table 1 compares both).
         squared: Whether to scale by the square, for optimizers that do not normalize updates.
 
     Returns:
-        A group for all unscaled parameters, then one for each binary layer, with its name.
+        A group ``unscaled`` for all other parameters, then a group per binary layer, with its name.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -40,7 +40,7 @@ def parameter_groups(
     groups: list[dict[str, Any]] = []
     taken: set[int] = set()
     for name, layer in layers.items():
-        # A weight that two layers share is in the first one's group.
+        # A weight that two layers share belongs to the first one's group.
         if layer.weight.requires_grad and id(layer.weight) not in taken:
             scale = layer.learning_rate_scale()
             rate = learning_rate * (scale**2 if squared else scale)
@@ -65,9 +65,9 @@ def make_optimizer(
     Args:
         model: The network.
         name: ``adam``, ``sgd`` (without momentum) or ``nesterov``.
-        learning_rate: The learning rate before scaling.
+        learning_rate: Learning rate before scaling.
         scaled: Whether binary weights have scaled learning rates.
-        momentum: Of ``nesterov``.
+        momentum: Momentum of ``nesterov``.
 
     Raises:
         ValueError: The name is not one of the three.
@@ -81,15 +81,12 @@ def make_optimizer(
         case "adam" if binary_layers(model):
             return BinaryAdam(groups, binary_layers(model).values(), lr=learning_rate)
         case "adam":
-            # The fused implementation reads and writes each weight once a step.
-            optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
-            leave_unscaling_to_the_scaler(optimizer)
-            return optimizer
+            return torch.optim.Adam([fused_group(group) for group in groups], lr=learning_rate)
         case "sgd":
             return torch.optim.SGD(groups, lr=learning_rate)
         case "nesterov":
             return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=True)
-    raise ValueError(f"optimizer is adam, sgd or nesterov, not {name!r}")
+    raise ValueError(f"optimizer must be adam, sgd or nesterov, not {name!r}")
 
 
 def exponential_decay(

@@ -35,11 +35,13 @@ def test_zeros_of_both_signs_go_to_plus_one_and_the_smallest_negative_to_minus_o
 
 @pytest.mark.parametrize("binarize", [binarize_deterministic, binarize_stochastic])
 def test_nan_stays_nan(binarize):
+    torch.manual_seed(0)
     assert binarize(torch.tensor([math.nan])).isnan().all()
 
 
 @pytest.mark.parametrize("binarize", [binarize_deterministic, binarize_stochastic])
 def test_the_gradient_reaches_the_latent_weight_unchanged_even_beyond_the_bounds(binarize):
+    torch.manual_seed(0)
     weight = torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0], requires_grad=True)
     gradient = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0])
     binarize(weight).backward(gradient)
@@ -48,6 +50,7 @@ def test_the_gradient_reaches_the_latent_weight_unchanged_even_beyond_the_bounds
 
 @pytest.mark.parametrize("binarize", [binarize_deterministic, binarize_stochastic])
 def test_the_latent_weight_is_not_changed(binarize):
+    torch.manual_seed(0)
     weight = torch.linspace(-1, 1, 11)
     before = weight.clone()
     binarize(weight)
@@ -69,6 +72,7 @@ def test_the_transforms_of_torch_func_see_the_same_gradient():
 
 
 def test_each_map_of_torch_func_can_have_a_draw_of_its_own():
+    torch.manual_seed(0)
     weights = torch.zeros(2, 100)
     draws = torch.func.vmap(binarize_stochastic, randomness="different")(weights)
     assert set(draws.unique().tolist()) == {-1.0, 1.0}
@@ -102,6 +106,7 @@ def test_weights_at_or_beyond_the_bounds_are_certain(size, seed):
 
 
 def test_each_call_is_a_fresh_draw_of_signs():
+    torch.manual_seed(0)
     weight = torch.zeros(1000)
     first, second = binarize_stochastic(weight), binarize_stochastic(weight)
     assert set(first.tolist()) == {-1.0, 1.0}
@@ -115,4 +120,5 @@ def test_a_draw_is_a_function_of_the_generators_state():
 
 
 def test_stochastic_keeps_the_dtype():
+    torch.manual_seed(0)
     assert binarize_stochastic(torch.zeros(3, dtype=torch.bfloat16)).dtype == torch.bfloat16

@@ -61,7 +61,7 @@ def test_local_contrast_normalization_follows_its_definition_in_all_channels(see
 
 
 def test_a_window_without_a_middle_is_refused():
-    with pytest.raises(ValueError, match="its width is odd, and not 6"):
+    with pytest.raises(ValueError, match="kernel_size must be odd, got 6"):
         local_contrast_normalize(torch.zeros(1, 1, 8, 8), kernel_size=6)
 
 

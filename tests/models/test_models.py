@@ -1,4 +1,4 @@
-"""The paper's networks: sizes by arithmetic, the same keys for all arms, the paper's order."""
+"""The paper's networks: sizes by arithmetic, the same keys for all regularizers, the order."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch import nn
 from bclightning.costs import model_size
 from bclightning.models import MLP, ConvNet
 from bclightning.nn import binary_layers
+from bclightning.vocabulary import REGULARIZERS
 
-ARMS = ["none", "dropout", "deterministic", "stochastic"]
 SVHN = {"channels": [64, 128, 256]}
 
 
@@ -32,16 +32,16 @@ def test_learning_rate_scales_of_the_cifar10_network():
 
 
 @pytest.mark.parametrize("network", [lambda r: MLP(6, [5, 4], 3, r), lambda r: small(r)])
-def test_the_arms_have_the_same_keys_and_differ_in_the_weights_alone(network):
-    arms = {arm: network(arm) for arm in ARMS}
-    keys = [list(arm.state_dict()) for arm in arms.values()]
+def test_networks_have_the_same_keys_with_all_regularizers_and_differ_in_the_weights_alone(network):
+    networks = {regularizer: network(regularizer) for regularizer in REGULARIZERS}
+    keys = [list(net.state_dict()) for net in networks.values()]
     assert all(other == keys[0] for other in keys)
-    assert not binary_layers(arms["none"])
-    assert not binary_layers(arms["dropout"])
-    assert all(layer.bias is None for layer in binary_layers(arms["stochastic"]).values())
+    assert not binary_layers(networks["none"])
+    assert not binary_layers(networks["dropout"])
+    assert all(layer.bias is None for layer in binary_layers(networks["stochastic"]).values())
     kinds = {
-        arm: [type(m).__name__ for m in net.modules() if not list(m.children())]
-        for arm, net in arms.items()
+        regularizer: [type(m).__name__ for m in net.modules() if not list(m.children())]
+        for regularizer, net in networks.items()
     }
     assert [k for k in kinds["dropout"] if k != "Dropout"] == kinds["none"]
     assert [k.removeprefix("Binary") for k in kinds["deterministic"]] == kinds["none"]
@@ -63,8 +63,9 @@ def small(regularizer: str) -> ConvNet:
     return ConvNet(8, 2, [2, 3], 5, 4, regularizer=regularizer)
 
 
-@pytest.mark.parametrize("regularizer", ARMS)
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_images_become_scores(regularizer):
+    torch.manual_seed(0)
     assert MLP(12, [5], 3, regularizer)(torch.randn(4, 3, 2, 2)).shape == (4, 3)
     assert small(regularizer)(torch.randn(4, 2, 8, 8)).shape == (4, 4)
 
@@ -98,8 +99,8 @@ def test_width_scales_all_channels():
     [
         (lambda: MLP(hidden=[0]), "at least one unit"),
         (lambda: MLP(regularizer="binary"), "none, dropout, deterministic, stochastic"),
-        (lambda: MLP(regularizer="dropout", input_dropout=-0.1), "and -0.1 does not"),
-        (lambda: MLP(dropout=1.0), r"lies in \[0, 1\), and 1.0 does not"),
+        (lambda: MLP(regularizer="dropout", input_dropout=-0.1), "not -0.1"),
+        (lambda: MLP(dropout=1.0), r"must be in \[0, 1\), not 1.0"),
         (lambda: ConvNet(width=0.0001), "raise the width factor"),
         (lambda: ConvNet(image_size=4), "cannot be halved 3 times"),
     ],

@@ -10,6 +10,21 @@ from bclightning.nn import (
     preserving_batch_norm,
     reestimate_batch_norm_,
 )
+from bclightning.nn.batch_norm import tracking_batch_norms
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), nn.SyncBatchNorm(2)],
+)
+def test_every_kind_of_batch_normalization_is_found(norm):
+    assert tracking_batch_norms(nn.Sequential(nn.Linear(2, 2), norm)) == [norm]
+
+
+@pytest.mark.parametrize("norm", [nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d])
+def test_statistics_of_a_lazy_normalization_are_not_estimated_before_its_first_batch(norm):
+    with pytest.raises(ValueError, match="uninitialized parameter"):
+        reestimate_batch_norm_(norm(), [torch.ones(2, 3)])
 
 
 def test_statistics_are_those_of_the_weights_in_use():
@@ -26,9 +41,9 @@ def test_statistics_are_those_of_the_weights_in_use():
 
 
 def test_an_image_counts_the_same_in_a_small_batch_and_in_a_large_one():
-    generator = torch.Generator().manual_seed(0)
-    flat, pictures = torch.randn(23, 3, generator=generator), torch.randn(23, 3, 4, 5)
-    for norm, images in ((nn.BatchNorm1d(3), flat), (nn.BatchNorm2d(3), pictures)):
+    torch.manual_seed(0)
+    for norm, shape in ((nn.BatchNorm1d(3), (23, 3)), (nn.BatchNorm2d(3), (23, 3, 4, 5))):
+        images = torch.randn(shape)
         images[20:] += 5
         batches = images.split(20)
         reestimate_batch_norm_(norm, batches)
@@ -40,6 +55,7 @@ def test_an_image_counts_the_same_in_a_small_batch_and_in_a_large_one():
 
 
 def test_batches_of_one_size_are_averaged_as_torch_does_to_the_bit():
+    torch.manual_seed(0)
     ours, theirs = nn.BatchNorm2d(3), nn.BatchNorm2d(3, momentum=None)
     batches = torch.randn(50, 7, 3, 4, 4)
     reestimate_batch_norm_(ours, batches)
@@ -50,6 +66,7 @@ def test_batches_of_one_size_are_averaged_as_torch_does_to_the_bit():
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_batch_of_one_image_is_left_out(place):
+    torch.manual_seed(0)
     norm, twin = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     batches = [torch.randn(8, 3), torch.randn(5, 3)]
     reestimate_batch_norm_(twin, batches)
@@ -59,10 +76,11 @@ def test_a_batch_of_one_image_is_left_out(place):
     assert torch.equal(norm.running_var, twin.running_var)
 
 
-def test_pictures_can_come_one_by_one_if_all_do():
-    norm, pictures = nn.BatchNorm2d(2), torch.randn(6, 2, 4, 4)
-    reestimate_batch_norm_(norm, pictures.split(1))
-    torch.testing.assert_close(norm.running_mean, pictures.mean((0, 2, 3)))
+def test_images_can_come_one_by_one_if_all_do():
+    torch.manual_seed(0)
+    norm, images = nn.BatchNorm2d(2), torch.randn(6, 2, 4, 4)
+    reestimate_batch_norm_(norm, images.split(1))
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
 
 
 def test_a_normalization_that_is_used_twice_has_the_mean_of_both_uses():
@@ -81,6 +99,7 @@ class Normalized(nn.Module):
 
 
 def test_a_compiled_network_gets_the_statistics_of_a_plain_one_each_time():
+    torch.manual_seed(0)
     compiled, plain = Normalized(), Normalized()
     compiled.compile(backend="eager")
     batches = torch.randn(23, 3).split(20)
@@ -95,6 +114,7 @@ def test_a_compiled_network_gets_the_statistics_of_a_plain_one_each_time():
 
 
 def test_nothing_else_of_the_network_changes():
+    torch.manual_seed(0)
     network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3, momentum=0.15), nn.Linear(3, 2))
     network[0].eval()
     x = torch.ones(2, 8, 3)
@@ -105,7 +125,8 @@ def test_nothing_else_of_the_network_changes():
     assert torch.equal(network[1].running_mean, torch.ones(3))
 
 
-def test_statistics_are_put_back_to_the_bit_even_after_an_error():
+def test_statistics_are_restored_to_the_bit_even_after_an_error():
+    torch.manual_seed(0)
     network = nn.BatchNorm1d(3)
     network(torch.randn(8, 3))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -130,6 +151,7 @@ def test_statistics_are_put_back_to_the_bit_even_after_an_error():
     ],
 )
 def test_an_error_leaves_the_statistics_as_they_were(batches, message):
+    torch.manual_seed(0)
     norm = nn.BatchNorm1d(3)
     norm(torch.randn(8, 3))
     before = {name: value.clone() for name, value in norm.state_dict().items()}

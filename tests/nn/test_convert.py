@@ -79,6 +79,37 @@ def test_a_layer_that_cannot_be_converted_is_named(layer, name):
     assert list(binary_layers(convert_to_binary(network, skip=["odd"]))) == ["first"]
 
 
+class Conditional(nn.BatchNorm2d):
+    """A normalization with a weight matrix."""
+
+    def __init__(self):
+        super().__init__(2)
+        self.embedded_weight = nn.Parameter(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Embedding(3, 2),
+        nn.EmbeddingBag(3, 2),
+        nn.LayerNorm((2, 2)),
+        nn.RMSNorm((2, 2)),
+        Conditional(),
+        nn.LazyBatchNorm1d(),
+        nn.LazyBatchNorm2d(),
+        nn.LazyBatchNorm3d(),
+        nn.LazyInstanceNorm1d(affine=True),
+        nn.LazyInstanceNorm2d(affine=True),
+        nn.LazyInstanceNorm3d(affine=True),
+    ],
+)
+def test_embeddings_and_normalizations_stay_real(layer):
+    network = nn.ModuleDict({"first": nn.Linear(2, 2), "other": layer})
+    convert_to_binary(network)
+    assert network["other"] is layer
+    assert list(binary_layers(network)) == ["first"]
+
+
 def test_converting_twice_is_an_error():
     with pytest.raises(TypeError, match="is binary already"):
         convert_to_binary(convert_to_binary(model()))
@@ -108,6 +139,7 @@ def test_hooks_and_mode_come_along():
 
 
 def test_a_real_model_is_a_warm_start_and_gets_its_weights_back():
+    torch.manual_seed(0)
     real = model()
     binary = convert_to_binary(model())
     binary.load_state_dict(real.state_dict())
@@ -135,6 +167,7 @@ class Block(nn.Module):
 
 
 def test_a_transformer_block_trains_with_binary_weights():
+    torch.manual_seed(0)
     block = convert_to_binary(Block(), "stochastic")
     assert list(binary_layers(block)) == ["qkv", "proj", "mlp.0", "mlp.2"]
     block(torch.randn(2, 3, 8)).sum().backward()
@@ -142,6 +175,7 @@ def test_a_transformer_block_trains_with_binary_weights():
 
 
 def test_torchs_transformer_layer_evaluates_with_binary_weights_too():
+    torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     convert_to_binary(layer, skip=["self_attn"])
     x = torch.randn(2, 3, 8)

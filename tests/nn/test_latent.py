@@ -6,8 +6,8 @@ from torch import nn
 from bclightning.nn import (
     BinaryLinear,
     clip_latent_weights_,
+    evaluates_other_weights,
     evaluating_with,
-    trains_and_evaluates_differently,
 )
 
 
@@ -31,9 +31,9 @@ def test_weights_are_chosen_for_a_block_and_restored():
 
 
 def test_only_stochastic_networks_evaluate_other_weights_than_they_train():
-    assert not trains_and_evaluates_differently(nn.Linear(2, 2))
-    assert not trains_and_evaluates_differently(BinaryLinear(2, 2))
+    assert not evaluates_other_weights(nn.Linear(2, 2))
+    assert not evaluates_other_weights(BinaryLinear(2, 2))
     stochastic = BinaryLinear(2, 2, binarization="stochastic")
-    assert trains_and_evaluates_differently(stochastic)
+    assert evaluates_other_weights(stochastic)
     with evaluating_with(stochastic, "sampled"):
-        assert not trains_and_evaluates_differently(stochastic)
+        assert not evaluates_other_weights(stochastic)

@@ -18,6 +18,7 @@ LAYERS = [
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_the_product_is_the_float_layers_with_the_signs(binary, real, shape):
+    torch.manual_seed(0)
     layer, twin = binary(), real()
     twin.load_state_dict(layer.state_dict())
     with torch.no_grad():
@@ -28,6 +29,7 @@ def test_the_product_is_the_float_layers_with_the_signs(binary, real, shape):
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_evaluation_uses_what_the_paper_says(binary, real, shape):
+    torch.manual_seed(0)
     x = torch.randn(shape)
     deterministic, stochastic, twin = binary(), binary(binarization="stochastic"), real()
     twin.load_state_dict(stochastic.state_dict())
@@ -40,6 +42,7 @@ def test_evaluation_uses_what_the_paper_says(binary, real, shape):
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_the_gradient_of_the_latent_weight_is_that_of_the_binary_weight(binary, real, shape):
+    torch.manual_seed(0)
     layer = binary()
     with torch.no_grad():
         layer.weight.mul_(3)  # beyond the bounds too
@@ -55,6 +58,7 @@ def test_the_gradient_of_the_latent_weight_is_that_of_the_binary_weight(binary, 
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_gradients_for_each_input_alone_add_up_to_the_gradient(binary, real, shape):
+    torch.manual_seed(0)
     layer, x = binary(), torch.randn(shape)
     weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
 
@@ -69,6 +73,7 @@ def test_gradients_for_each_input_alone_add_up_to_the_gradient(binary, real, sha
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_checkpoints_load_both_ways(binary, real, shape):
+    torch.manual_seed(0)
     layer, twin = binary(), real()
     assert list(layer.state_dict()) == list(twin.state_dict())
     layer.load_state_dict(twin.state_dict())
@@ -77,6 +82,7 @@ def test_checkpoints_load_both_ways(binary, real, shape):
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)
 def test_layers_are_copied_and_pickled(binary, real, shape):
+    torch.manual_seed(0)
     layer = binary(binarization="stochastic").eval()
     x = torch.randn(shape)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -84,13 +90,15 @@ def test_layers_are_copied_and_pickled(binary, real, shape):
         assert twin.binarization == "stochastic"
 
 
-def test_fresh_latent_weights_are_uniform_between_the_bounds():
+def test_initial_latent_weights_are_uniform_between_the_bounds():
+    torch.manual_seed(0)
     weight = BinaryLinear(300, 100).weight.detach()
     assert weight.abs().max() <= 1
     assert abs(weight.var().item() - 1 / 3) < 0.01
 
 
-def test_a_stochastic_layer_draws_anew_at_each_forward_pass():
+def test_a_stochastic_layer_makes_a_new_draw_at_each_forward_pass():
+    torch.manual_seed(0)
     layer = BinaryLinear(100, 100, binarization="stochastic")
     x = torch.randn(1, 100)
     assert not torch.equal(layer(x), layer(x))
@@ -101,9 +109,10 @@ def test_a_stochastic_layer_draws_anew_at_each_forward_pass():
 def test_a_checkpointed_layer_has_the_same_weights_forward_and_backward(
     binarization, use_reentrant
 ):
+    torch.manual_seed(0)
     layer = BinaryLinear(16, 16, bias=False, binarization=binarization)
-    layer.make_ready(layer.effective_weight().detach())
-    # Two calls: only one of them could have what was ready.
+    layer.set_precomputed_weight(layer.effective_weight().detach())
+    # Two calls: only one of them could use the precomputed weight.
     for _ in range(2):
         # By a unit matrix, product and gradient of the inputs are the weights themselves.
         x = torch.eye(16, requires_grad=True)

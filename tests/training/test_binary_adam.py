@@ -15,9 +15,9 @@ from bclightning.training.binary_adam import BinaryAdam
 from bclightning.training.optim import make_optimizer, parameter_groups
 
 
-def network(method="deterministic") -> nn.Module:
+def network(regularizer="deterministic") -> nn.Module:
     torch.manual_seed(0)
-    return MLP(12, [40, 30], 4, regularizer=method)
+    return MLP(12, [40, 30], 4, regularizer=regularizer)
 
 
 def train(net, optimizer, steps=6, clip=False, autocast=False) -> list[float]:
@@ -83,12 +83,14 @@ def test_its_state_is_adams_and_goes_both_ways():
 @pytest.mark.parametrize(
     ("option", "value"), [("weight_decay", 0.1), ("amsgrad", True), ("maximize", True)]
 )
-def test_options_that_it_would_not_heed_are_refused(option, value):
+def test_options_that_it_does_not_support_are_refused(option, value):
     net = network()
     layers = binary_layers(net).values()
     groups = parameter_groups(net, 0.01)
     groups[-1][option] = value
-    with pytest.raises(ValueError, match=f"does not know {option}, and a group sets it to {value}"):
+    with pytest.raises(
+        ValueError, match=f"does not support {option}={value}, which a parameter group"
+    ):
         BinaryAdam(groups, layers)
 
     elsewhere = torch.optim.Adam(groups)
@@ -110,9 +112,9 @@ def test_groups_have_rates_and_decays_of_their_own():
         torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["none", "deterministic"])
-def test_scaled_gradients_are_scaled_back_and_an_overflow_costs_the_step_alone(method):
-    scaled, straight = network(method), network(method)
+@pytest.mark.parametrize("regularizer", ["none", "deterministic"])
+def test_scaled_gradients_are_scaled_back_and_an_overflow_costs_the_step_alone(regularizer):
+    scaled, straight = network(regularizer), network(regularizer)
     optimizers = [make_optimizer(net, learning_rate=0.01) for net in (scaled, straight)]
     # By a power of two, so that the same bits come back.
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
@@ -138,48 +140,49 @@ def test_scaled_gradients_are_scaled_back_and_an_overflow_costs_the_step_alone(m
         assert torch.equal(weight, other)
 
 
-def ready(layer) -> bool:
-    return layer._ready is not None
+def has_precomputed(layer) -> bool:
+    return layer._precomputed is not None
 
 
 @pytest.fixture
 def stepped():
-    """A layer after a step: what its next product multiplies by is ready."""
+    """A layer after a step, which has precomputed the weight of its next product."""
+    torch.manual_seed(0)
     layer = BinaryLinear(8, 8, bias=False, binarization="stochastic")
     optimizer = BinaryAdam(layer.parameters(), [layer], lr=0.1)
     layer(torch.randn(4, 8)).sum().backward()
     optimizer.step()
-    assert ready(layer)
+    assert has_precomputed(layer)
     assert layer.weight.grad is None
     return layer
 
 
-def test_what_is_ready_serves_one_forward_pass(stepped):
-    prepared = stepped._ready[0]
+def test_a_precomputed_weight_serves_one_forward_pass(stepped):
+    prepared = stepped._precomputed[0]
     assert torch.equal(stepped.effective_weight(), prepared)
-    assert not ready(stepped)
+    assert not has_precomputed(stepped)
     again = stepped.effective_weight()
     assert not torch.equal(again, prepared)
     assert set(again.unique().tolist()) == {-1.0, 1.0}
 
 
-def test_evaluation_leaves_what_is_ready(stepped):
+def test_evaluation_leaves_the_precomputed_weight(stepped):
     stepped.eval()
     assert torch.equal(stepped.effective_weight(), stepped.weight)
-    assert ready(stepped)
+    assert has_precomputed(stepped)
 
 
-@pytest.mark.parametrize("change", ["in place", "loaded", "autocast", "forgotten"])
-def test_what_no_longer_fits_is_not_used(stepped, change):
-    prepared = stepped._ready[0].clone()
+@pytest.mark.parametrize("change", ["in place", "loaded", "autocast", "cleared"])
+def test_a_precomputed_weight_that_no_longer_fits_is_not_used(stepped, change):
+    prepared = stepped._precomputed[0].clone()
     enabled = change == "autocast"
     if change == "in place":
         with torch.no_grad():
             stepped.weight.fill_(1.0)
     elif change == "loaded":
         stepped.load_state_dict({"weight": torch.ones(8, 8)})
-    elif change == "forgotten":
-        stepped.forget_ready()
+    elif change == "cleared":
+        stepped.clear_precomputed_weight()
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         used = stepped.effective_weight()
     if change in ("in place", "loaded"):
@@ -190,14 +193,16 @@ def test_what_no_longer_fits_is_not_used(stepped, change):
 
 
 def test_the_gradient_is_that_of_the_plain_layer(stepped):
+    torch.manual_seed(0)
     x = torch.randn(4, 8)
-    weight = stepped._ready[0].clone().requires_grad_()
+    weight = stepped._precomputed[0].clone().requires_grad_()
     stepped(x).square().sum().backward()
     (x @ weight.T).square().sum().backward()
     torch.testing.assert_close(stepped.weight.grad, weight.grad)
 
 
 def test_a_gradient_in_somebody_elses_buffer_is_left_alone():
+    torch.manual_seed(0)
     layer = BinaryLinear(4, 4, bias=False)
     optimizer = BinaryAdam(layer.parameters(), [layer], lr=0.1)
     bucket = torch.randn(32)
@@ -246,7 +251,7 @@ def test_gradients_of_several_batches_are_summed_in_float32(stepped_in_bfloat16)
     exact = torch.stack([part.double() for part in parts]).sum(0)
     torch.testing.assert_close(layer.weight.grad.double(), exact, rtol=1e-5, atol=1e-5)
     optimizer.step()
-    assert ready(layer)
+    assert has_precomputed(layer)
 
 
 def test_gradients_of_several_batches_are_summed_in_64_bits_where_the_weights_have_them():
@@ -313,6 +318,7 @@ def test_other_optimizers_get_gradients_in_the_weights_own_dtype():
 
 
 def test_layers_that_share_a_weight_both_see_the_update():
+    torch.manual_seed(0)
     first = BinaryLinear(4, 4, bias=False)
     second = BinaryLinear(4, 4, bias=False)
     second.weight = first.weight
@@ -323,6 +329,7 @@ def test_layers_that_share_a_weight_both_see_the_update():
 
 
 def test_a_closure_is_called_with_gradients_on():
+    torch.manual_seed(0)
     layer = BinaryLinear(2, 2)
     optimizer = BinaryAdam(layer.parameters(), [layer])
 
@@ -334,11 +341,11 @@ def test_a_closure_is_called_with_gradients_on():
     assert optimizer.step(closure).requires_grad
 
 
-@pytest.mark.parametrize("method", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("regularizer", ["deterministic", "stochastic"])
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
-def test_a_compiled_network_is_compiled_once_for_all_steps(method):
+def test_a_compiled_network_is_compiled_once_for_all_steps(regularizer):
     graphs = CompileCounter()
-    net = network(method)
+    net = network(regularizer)
     net.compile(backend=graphs)
     train(net, make_optimizer(net, learning_rate=0.01))
     assert graphs.frame_count == 1
