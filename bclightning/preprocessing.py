@@ -1,4 +1,4 @@
-"""From the pixels of a file to what a network was trained on, as settings that a file can hold."""
+"""How raw pixels become a network's inputs, as settings and tensors that a file can hold."""
 
 import math
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ class Preprocessing:
     """What is done with raw pixels before a network sees them (section 3).
 
     Attributes:
-        kind: ``centred``: divided by `scale`, less the mean training image. ``whitened``: each
-            image's contrast normalized to `scale`, then ZCA. ``contrast-normalized``: each image's
-            contrast normalized to `scale`, then locally.
-        scale: See `kind`.
-        tensors: ``mean`` of a centred image (channels, height, width); ``mean`` and ``matrix`` of a
-            ZCA.
+        kind: ``centred``: pixels are divided by `scale`, and the mean training image is subtracted.
+            ``whitened``: each image's contrast is normalized to `scale`, then ZCA is applied.
+            ``contrast-normalized``: each image's contrast is normalized to `scale`, then locally.
+        scale: Divisor of the pixels, or contrast after normalization; see `kind`.
+        tensors: For ``centred``, ``mean`` of shape (channels, height, width); for ``whitened``, the
+            ZCA's ``mean`` of shape (features,) and ``matrix`` of shape (features, features).
 
     Example:
         >>> centre = Preprocessing("centred", 255.0, {"mean": torch.full((1, 1, 1), 0.5)})
@@ -51,27 +51,38 @@ class Preprocessing:
                 return local_contrast_normalize(global_contrast_normalize(images, self.scale))
 
     @property
-    def white(self) -> float:
+    def max_pixel(self) -> float:
         """The largest pixel of the data set's files."""
         return self.scale if self.kind == "centred" else 255.0
 
     def check(self, image: tuple[int, ...]) -> None:
-        """See that the tensors and the scale are what the preprocessing of such images needs.
+        """Check that the scale and the tensors are valid for images of a size.
 
         Args:
-            image: Channels, height and width.
+            image: Channels, height and width of an image.
 
         Raises:
-            ValueError: They are not.
+            ValueError: They are not; the message says what was expected.
+
+        Example:
+            >>> centre = Preprocessing("centred", 255.0, {"mean": torch.full((1, 1, 1), torch.nan)})
+            >>> centre.check((1, 1, 1))
+            Traceback (most recent call last):
+            ValueError: preprocessing: mean contains NaN or infinity
         """
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError("the scale of its preprocessing is no positive number")
+            raise ValueError(f"preprocessing: scale must be positive and finite, got {self.scale}")
         given = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
         if given != self.shapes(image):
-            raise ValueError("the tensors of its preprocessing do not fit its images")
+            raise ValueError(
+                f"preprocessing: {self.kind} images of shape {image} need tensors of shapes "
+                f"{self.shapes(image)}, got {given}"
+            )
         for name, tensor in self.tensors.items():
-            if tensor.dtype != torch.float32 or not tensor.isfinite().all():
-                raise ValueError(f"the {name} of its preprocessing holds numbers that are none")
+            if tensor.dtype != torch.float32:
+                raise ValueError(f"preprocessing: {name} must be float32, got {tensor.dtype}")
+            if not tensor.isfinite().all():
+                raise ValueError(f"preprocessing: {name} contains NaN or infinity")
 
     def shapes(self, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The shapes that the tensors must have, for images of shape (channels, height, width)."""

@@ -1,8 +1,9 @@
-"""Files of tensors that are refused when a single bit of them has changed.
+"""Files of tensors that carry a checksum: a single changed bit, and they are refused.
 
-A sealed file is a safetensors file whose metadata hold the SHA-256 of the whole file, computed with
-zeros in the place of the digest. Nothing in such a file executes, and nothing of it is believed
-before the digest has been checked. Equal tensors and metadata make equal files.
+Such a file is a safetensors file whose metadata hold the SHA-256 of the whole file, computed with
+zeros in the place of the digest. The checksum finds damage; it has no key and proves no origin.
+Nothing in such a file executes, and nothing of it is used before the digest has been checked. Equal
+tensors and metadata make equal files.
 """
 
 import hashlib
@@ -19,64 +20,72 @@ from torch import Tensor
 from bclightning.errors import UserError
 from bclightning.storage import replacing
 
-# The header of a network of a thousand layers has a tenth of it.
-_LONGEST_HEADER = 2**20
+# A network of a thousand layers has a header of a tenth of this.
+_MAX_HEADER_BYTES = 2**20
 
-_UNSEALED = b"0" * 64
-_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_ZERO_DIGEST = b"0" * 64
+_DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
 class DamagedFileError(UserError):
-    """A file is not whole, or not what it says it is."""
+    """A file is damaged, or is not what it claims to be."""
 
 
-def seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The content of a sealed file.
+def with_checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The content of a file with a checksum.
+
+    Args:
+        tensors: The tensors, by name.
+        metadata: What else the file holds, as texts; the checksum is added as ``sha256``.
+
+    Raises:
+        ValueError: The metadata already have an entry ``sha256``.
 
     Example:
         >>> import torch
-        >>> len(seal({"a": torch.zeros(1)}, {"what": "an example"}))
-        180
+        >>> content = with_checksum({"a": torch.zeros(1)}, {"what": "an example"})
+        >>> len(content), safetensors.torch.load(content)
+        (180, {'a': tensor([0.])})
     """
+    if "sha256" in metadata:
+        raise ValueError("metadata must not contain sha256, which is computed here")
     saved = safetensors.torch.save(tensors)
     (length,) = struct.unpack_from("<Q", saved)
     entries = json.loads(saved[8 : 8 + length])
-    # Written by ourselves, since safetensors puts metadata in an order of chance.
-    known = {"sha256": _UNSEALED.decode(), **metadata}
+    # Our own header, since safetensors writes metadata in random order.
+    known = {"sha256": _ZERO_DIGEST.decode(), **metadata}
     header = json.dumps({"__metadata__": known, **entries}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     content = bytearray(struct.pack("<Q", len(header)) + header + saved[8 + length :])
-    place = _SEAL.search(content)
-    if place is None:
-        raise ValueError("there is no place for the digest")
-    start, stop = place.span(1)
-    content[start:stop] = hashlib.sha256(content).hexdigest().encode()
+    start = content.index(_ZERO_DIGEST)
+    content[start : start + len(_ZERO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
     return bytes(content)
 
 
-def write_sealed(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """Write a sealed file, whole or not at all, and return its digest."""
-    content = seal(tensors, metadata)
+def write_checked(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Write a file with a checksum, whole or not at all, and return its digest."""
+    content = with_checksum(tensors, metadata)
     with replacing(path) as file:
         file.write(content)
     return _metadata(content)["sha256"]
 
 
-def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read metadata and tensors of a sealed file, after its digest was checked.
+def read_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors of a file with a checksum, after the checksum was verified.
 
-    What is checked is what is returned: the file is read once, and may change or go afterwards.
+    The bytes that are verified are those that are parsed: the file is read once, and may change or
+    be deleted afterwards.
 
     Raises:
-        DamagedFileError: The file is not sealed, or has changed since it was.
-        UserError: There is no such file.
+        DamagedFileError: The file has no checksum, or does not match it.
+        UserError: There is no such file, or it cannot be read.
     """
     damaged = DamagedFileError(
         f"{path} is damaged, or was not written by bcl export; export the run again, or copy the "
         "file again from where it came"
     )
     try:
-        content = _checked(path)
+        content = _verified(path)
         if content is None:
             raise damaged
         return _metadata(content), safetensors.torch.load(content)
@@ -87,20 +96,20 @@ def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (SafetensorError, ValueError, KeyError) as error:
-        raise DamagedFileError(f"{path} is no file of tensors: {error}") from error
+        raise DamagedFileError(f"{path} is not a valid safetensors file: {error}") from error
 
 
-def _checked(path: Path) -> bytes | None:
-    """The file's content where its digest is that of the content, else ``None``."""
+def _verified(path: Path) -> bytes | None:
+    """The file's content if it matches its checksum, else ``None``."""
     with path.open("rb") as file:
         beginning = file.read(8)
         if len(beginning) < 8:
             return None
         (length,) = struct.unpack("<Q", beginning)
-        # A damaged length must not ask for more memory than the file is worth.
-        if length > min(os.fstat(file.fileno()).st_size - 8, _LONGEST_HEADER):
+        # A damaged length must not make us allocate more memory than the file has bytes.
+        if length > min(os.fstat(file.fileno()).st_size - 8, _MAX_HEADER_BYTES):
             return None
-        place = _SEAL.search(file.read(length))
+        place = _DIGEST.search(file.read(length))
         if place is None:
             return None
         file.seek(0)
@@ -108,7 +117,7 @@ def _checked(path: Path) -> bytes | None:
     start, stop = (8 + side for side in place.span(1))
     digest = hashlib.sha256()
     whole = memoryview(content)
-    for part in (whole[:start], _UNSEALED, whole[stop:]):
+    for part in (whole[:start], _ZERO_DIGEST, whole[stop:]):
         digest.update(part)
     return content if digest.hexdigest().encode() == place.group(1) else None
 

@@ -1,22 +1,17 @@
 """What a network computes, as a list of plain steps that a file can hold and anyone can run."""
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
-from torch.nn.utils.parametrize import is_parametrized
-
-from bclightning.errors import UserError
-from bclightning.nn import BinaryLayer
 
 PRODUCTS = ("linear", "conv2d")
 """Steps that multiply by weights."""
 
-# The settings that each kind of step has, all of them whole numbers or pairs of them.
+# The settings that each kind of step has, all of them integers or pairs of them.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "flatten": (),
     "relu": (),
@@ -36,8 +31,9 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 
 _PAIRS = ("kernel_size", "stride", "padding", "dilation")
 
-# No layer of any use is larger, and products of sizes stay far from overflow.
-_LARGEST = 2**24
+# No useful layer is larger, and products of such sizes stay far from overflow.
+_SIZE_BITS = 24
+_SIZE_LIMIT = 2**_SIZE_BITS
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,8 @@ class Step:
     Attributes:
         kind: ``flatten``, ``linear``, ``conv2d``, ``affine`` (a scale and a shift for each channel,
             which is what batch normalization is at test time), ``relu`` or ``max_pool2d``.
-        name: Of the module that it comes from; the tensors of the step are called after it.
-        settings: As of the torch module.
+        name: Name of the module that the step comes from, and the prefix of its tensors' names.
+        settings: Sizes and pairs of sizes, named as the arguments of the torch module.
         binary: Whether a product's weights are ±1.
         bias: Whether a product adds a bias.
     """
@@ -100,178 +96,81 @@ class Step:
 
     @classmethod
     def parse(cls, content: Any) -> "Step":
-        """Make a step of plain data.
+        """Make a step from plain data.
 
         Raises:
-            ValueError: It is not what `as_json` makes.
+            ValueError: The data is not what `as_json` returns; the message names the setting.
+
+        Example:
+            >>> Step.parse({"kind": "linear", "name": "last", "in_features": -3, "out_features": 2})
+            Traceback (most recent call last):
+            ValueError: linear 'last': in_features must be an integer in [1, 2**24), got -3
         """
-        if not isinstance(content, dict) or content.get("kind") not in _SETTINGS:
-            raise ValueError("a step of an unknown kind")
+        if not isinstance(content, dict):
+            raise ValueError(f"a step must be a JSON object, got {reprlib.repr(content)}")
         rest = dict(content)
-        kind, name = rest.pop("kind"), rest.pop("name", "")
+        kind, name = rest.pop("kind", None), rest.pop("name", "")
         binary, bias = rest.pop("binary", False), rest.pop("bias", False)
-        if not isinstance(name, str) or not all(isinstance(flag, bool) for flag in (binary, bias)):
-            raise ValueError(f"a {kind} step with a name or a flag that is none")
-        if set(rest) != set(_SETTINGS[kind]):
-            raise ValueError(f"a {kind} step with other settings than it has")
-        for key, value in rest.items():
-            least = 0 if key == "padding" else 1
-            for number in value if isinstance(value, list) and len(value) == 2 else [value]:
-                if type(number) is not int or not least <= number < _LARGEST:
-                    raise ValueError(f"a {kind} step whose {key} is no size")
-            if (key in _PAIRS) != isinstance(value, list):
-                raise ValueError(f"a {kind} step whose {key} is not as it should be")
-        if kind == "conv2d" and (
-            rest["in_channels"] % rest["groups"] or rest["out_channels"] % rest["groups"]
-        ):
-            raise ValueError("a convolution whose groups do not divide its channels")
-        if "padding" in rest and not _window_fits(rest):
-            raise ValueError(f"a {kind} step that is padded by more than half of its window")
+        if not isinstance(kind, str) or kind not in _SETTINGS:
+            raise ValueError(f"unsupported operation: {reprlib.repr(kind)}")
+        if not isinstance(name, str):
+            raise ValueError(f"{kind}: name must be a string, got {reprlib.repr(name)}")
+        try:
+            _check_flags(binary=binary, bias=bias)
+            _check_settings(kind, rest)
+        except ValueError as error:
+            raise ValueError(f"{_label(kind, name)}: {error}") from error
         return cls(kind, name, rest, binary, bias)
 
 
-def _window_fits(settings: dict[str, Any]) -> bool:
+def _label(kind: str, name: str) -> str:
+    return f"{kind} {reprlib.repr(name)}" if name else kind
+
+
+def _check_flags(**flags: Any) -> None:
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} must be true or false, got {reprlib.repr(value)}")
+
+
+def _check_settings(kind: str, settings: dict[str, Any]) -> None:
+    expected = _SETTINGS[kind]
+    if set(settings) != set(expected):
+        raise ValueError(
+            f"expected the settings {list(expected)}, got {reprlib.repr(list(settings))}"
+        )
+    for key, value in settings.items():
+        _check_size(key, value)
+    for key in ("in_channels", "out_channels") if kind == "conv2d" else ():
+        if settings[key] % settings["groups"]:
+            raise ValueError(
+                f"{key} must be divisible by groups, got {settings[key]} and {settings['groups']}"
+            )
     # What is padded further computes on zeros alone, and its results could grow without end.
+    if "padding" in settings and not _window_fits(settings):
+        raise ValueError(
+            "padding must be at most half of the effective kernel size, "
+            f"got padding {settings['padding']} and kernel_size {settings['kernel_size']}"
+        )
+
+
+def _check_size(key: str, value: Any) -> None:
+    pair = key in _PAIRS
+    least = 0 if key == "padding" else 1
+    numbers = value if pair and isinstance(value, list) and len(value) == 2 else [value]
+    if len(numbers) != 1 + pair or not all(
+        type(number) is int and least <= number < _SIZE_LIMIT for number in numbers
+    ):
+        what = "a pair of integers" if pair else "an integer"
+        raise ValueError(
+            f"{key} must be {what} in [{least}, 2**{_SIZE_BITS}), got {reprlib.repr(value)}"
+        )
+
+
+def _window_fits(settings: dict[str, Any]) -> bool:
     dilations = settings.get("dilation", [1, 1])
     sides = zip(settings["kernel_size"], dilations, settings["padding"], strict=True)
     return all(2 * padding <= dilation * (kernel - 1) + 1 for kernel, dilation, padding in sides)
-
-
-class _Tracer(fx.Tracer):
-    """Follows a network down to the modules that steps are made of."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, BinaryLayer) or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(network: nn.Module) -> list[tuple[Step, nn.Module | None]]:
-    """The steps of a network, each with the module that it comes from.
-
-    Dropout and identities, which do nothing at test time, are left out.
-
-    Args:
-        network: A chain of `Linear`, `Conv2d`, batch normalizations, ReLU, max pooling, flattening
-            and dropout, however nested.
-
-    Raises:
-        UserError: It is something else; the message names what stands in the way.
-
-    Example:
-        >>> from bclightning.models import MLP
-        >>> [step.kind for step, _ in trace(MLP(64, [8], regularizer="stochastic"))]
-        ['flatten', 'linear', 'affine', 'relu', 'linear', 'affine']
-    """
-    try:
-        graph = _Tracer().trace(network)
-    except Exception as error:  # whatever a network's code does to a traced tensor
-        raise UserError(f"{_cannot(network)}: tracing it fails ({error})") from error
-    steps: list[tuple[Step, nn.Module | None]] = []
-    last: fx.Node | None = None
-    for node in graph.nodes:
-        inputs = [argument for argument in node.args if isinstance(argument, fx.Node)]
-        if node.op != "placeholder" and inputs != [last]:
-            raise UserError(f"{_cannot(network)}: {node} does not follow {last} alone")
-        if node.op == "placeholder" and last is not None:
-            raise UserError(f"{_cannot(network)}: it takes more than one input")
-        if node.op == "call_module":
-            module = network.get_submodule(str(node.target))
-            if module._forward_hooks or module._forward_pre_hooks or is_parametrized(module):
-                raise UserError(f"{_cannot(network)}: {node.target} has hooks or parametrizations")
-            step = _step_of_module(str(node.target), module)
-        else:
-            module, step = None, _step_of_call(node)
-        if step is None and node.op not in ("placeholder", "output"):
-            what = type(module).__name__ if module is not None else node.target
-            raise UserError(f"{_cannot(network)}: it has no word for {node} ({what})")
-        if step is not None and step.kind != "nothing":
-            steps.append((step, module))
-        last = node
-    return steps
-
-
-def _cannot(network: nn.Module) -> str:
-    return f"{type(network).__name__} is no chain of layers that a packed file can describe"
-
-
-_NOTHING = Step("nothing")
-
-
-def _step_of_module(name: str, module: nn.Module) -> Step | None:
-    settings: dict[str, Any]
-    match module:
-        case nn.Linear():
-            settings = {"in_features": module.in_features, "out_features": module.out_features}
-        case nn.Conv2d() if module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            settings = {
-                "in_channels": module.in_channels,
-                "out_channels": module.out_channels,
-                "kernel_size": list(module.kernel_size),
-                "stride": list(module.stride),
-                "padding": list(module.padding),
-                "dilation": list(module.dilation),
-                "groups": module.groups,
-            }
-        case nn.BatchNorm1d() | nn.BatchNorm2d() if module.track_running_stats:
-            return Step("affine", name, {"channels": module.num_features})
-        case nn.ReLU():
-            return Step("relu")
-        case nn.MaxPool2d() if not module.ceil_mode and _pair(module.dilation) == [1, 1]:
-            pairs = (module.kernel_size, module.stride, module.padding)
-            keys = ("kernel_size", "stride", "padding")
-            return Step("max_pool2d", "", dict(zip(keys, map(_pair, pairs), strict=True)))
-        case nn.Flatten() if (module.start_dim, module.end_dim) == (1, -1):
-            return Step("flatten")
-        case nn.Dropout() | nn.Dropout1d() | nn.Dropout2d() | nn.Identity():
-            return _NOTHING
-        case _:
-            return None
-    kind = "linear" if isinstance(module, nn.Linear) else "conv2d"
-    return Step(kind, name, settings, isinstance(module, BinaryLayer), module.bias is not None)
-
-
-def _step_of_call(node: fx.Node) -> Step | None:
-    rest = [argument for argument in node.args if not isinstance(argument, fx.Node)]
-    if node.target in ("flatten", torch.flatten) and (rest or node.kwargs.get("start_dim")) in (
-        [1],
-        [1, -1],
-        1,
-    ):
-        return Step("flatten")
-    if node.target == "contiguous":
-        return _NOTHING
-    if node.target in ("relu", torch.relu, functional.relu):
-        return Step("relu")
-    return None
-
-
-def _pair(value: Any) -> list[int]:
-    return list(value) if isinstance(value, tuple | list) else [int(value)] * 2
-
-
-def folded(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Batch normalization at test time, as one scale and one shift for each channel.
-
-    ``y = gamma * (x - mean) / sqrt(var + eps) + beta``, computed in double precision, on the CPU
-    wherever the network is.
-
-    Example:
-        >>> folded(nn.BatchNorm1d(1, eps=0.0))
-        (tensor([1.]), tensor([0.]))
-    """
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a batch normalization without running statistics cannot be folded")
-    scale = (_exact(norm.running_var) + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * _exact(norm.weight)
-    shift = -_exact(norm.running_mean) * scale
-    if norm.bias is not None:
-        shift = shift + _exact(norm.bias)
-    return scale.float(), shift.float()
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    # First to the CPU: not every device has double precision.
-    return tensor.detach().cpu().double()
 
 
 def shapes(steps: Sequence[Step], image: Sequence[int]) -> list[tuple[int, ...]]:
@@ -282,7 +181,7 @@ def shapes(steps: Sequence[Step], image: Sequence[int]) -> list[tuple[int, ...]]
         image: Channels, height and width of an image.
 
     Raises:
-        ValueError: A step does not fit the one before.
+        ValueError: A step cannot take the output of the step before it.
 
     Example:
         >>> shapes([Step("flatten"), Step("relu")], (1, 2, 3))
@@ -291,9 +190,12 @@ def shapes(steps: Sequence[Step], image: Sequence[int]) -> list[tuple[int, ...]]
     found: list[tuple[int, ...]] = []
     shape = tuple(image)
     for step in steps:
-        shape = _after(step, shape)
-        if not shape or min(shape) < 1 or math.prod(shape) >= _LARGEST:
-            raise ValueError(f"the step {step.name or step.kind} leaves nothing, or too much")
+        before, shape = shape, _after(step, shape)
+        if not shape or min(shape) < 1 or math.prod(shape) >= _SIZE_LIMIT:
+            raise ValueError(
+                f"{_label(step.kind, step.name)}: the output for an input of shape {before} has "
+                f"shape {shape}, which is empty or has 2**{_SIZE_BITS} elements or more"
+            )
         found.append(shape)
     return found
 
@@ -313,7 +215,10 @@ def _after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (shape[0], *_sides(s, shape))
         case "conv2d" if len(shape) == 3 and shape[0] == s["in_channels"]:
             return (s["out_channels"], *_sides(s, shape))
-    raise ValueError(f"the step {step.name or step.kind} does not fit what comes before it")
+    raise ValueError(
+        f"{_label(step.kind, step.name)}: cannot take an input of shape {shape}; "
+        f"its settings are {s}"
+    )
 
 
 def _sides(settings: dict[str, Any], shape: tuple[int, ...]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Pictures of image files and arrays as raw pixels."""
+"""Image files and arrays as raw pixels, of the size that a network takes."""
 
 import tokenize
 from collections.abc import Sequence
@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from bclightning.errors import UserError
-from bclightning.inference.sizes import check_size
 
-# Few, and all of them decoded by the library itself: others start programs to be read.
+# Formats that Pillow decodes itself; for others, such as EPS, it starts another program.
 FORMATS = ("PNG", "JPEG", "BMP")
 
 _DAMAGED = (
@@ -28,54 +27,83 @@ _DAMAGED = (
 )
 
 
-def read_pictures(path: Path, image_shape: Sequence[int], white: float) -> Tensor:
-    """Read the pictures of a file as raw pixels, as the files of the data set have them.
+def check_size(what: str, given: Sequence[int], wanted: Sequence[int]) -> None:
+    """Check that images have the size that a network takes.
 
-    An image file is one picture, made grey or coloured as the network's images are, and its 0 to
-    255 become 0 to `white`. A ``.npy`` array is one or several, with the axes (height, width),
-    (channels, height, width) or (count, channels, height, width), and is taken as it is.
+    Args:
+        what: Name of the images in the error message.
+        given: Channels, height and width of the images.
+        wanted: Channels, height and width that the network takes.
+
+    Raises:
+        UserError: The sizes differ.
+
+    Example:
+        >>> check_size("images", (3, 32, 30), (3, 32, 32))
+        Traceback (most recent call last):
+        bclightning.errors.UserError: images of 3 x 32 x 30 do not fit a network for 3 x 32 x 32 \
+(channels x height x width)
+    """
+    if tuple(given) != tuple(wanted):
+        raise UserError(
+            f"{what} of {_sides(given)} do not fit a network for {_sides(wanted)} "
+            "(channels x height x width)"
+        )
+
+
+def read_images(path: Path, image_shape: Sequence[int], max_pixel: float) -> Tensor:
+    """Read the images of a file as raw pixels, as the files of the data set have them.
+
+    An image file is one image, converted to grey or RGB as the network takes it, and its 0 to 255
+    become 0 to `max_pixel`. A ``.npy`` array holds one image or several, with the axes (height,
+    width), (channels, height, width) or (count, channels, height, width); its values are not
+    scaled.
 
     Args:
         path: A PNG, JPEG or BMP file of 8 bits a channel, or a ``.npy`` array.
-        image_shape: Channels, height and width that the pictures must have.
-        white: The largest pixel.
+        image_shape: Channels, height and width that the images must have.
+        max_pixel: The largest pixel of the data set's files.
 
     Returns:
-        Of shape (count, channels, height, width), float32.
+        Pixels of shape (count, channels, height, width), float32.
 
     Raises:
-        UserError: There is no such file, it holds no picture, or a picture of another size.
+        UserError: There is no such file, it holds no image, or an image of another size.
     """
     try:
-        pixels = _array(path) if path.suffix == ".npy" else _picture(path, image_shape, white)
+        pixels = _array(path) if path.suffix == ".npy" else _decoded(path, image_shape, max_pixel)
     except FileNotFoundError as error:
-        raise UserError(f"there is no picture {path}") from error
+        raise UserError(f"there is no image {path}") from error
     except (OSError, *_DAMAGED) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} holds no picture: {said}") from error
+        raise _no_image(path, said) from error
     if pixels.dtype.kind not in "uif" or not 2 <= pixels.ndim <= 4:
-        raise UserError(
-            f"{path} holds no picture: an array of {pixels.ndim} axes and type {pixels.dtype}"
-        )
+        raise _no_image(path, f"an array of {pixels.ndim} axes and type {pixels.dtype}")
     while pixels.ndim < 4:
         pixels = pixels[None]
-    check_size(f"{path}: pictures", pixels.shape[1:], image_shape)
+    check_size(f"{path}: images", pixels.shape[1:], image_shape)
     is_float = pixels.dtype.kind == "f"
     pixels = np.array(pixels, dtype=np.float32, order="C")
-    if not pixels.size or not np.isfinite(pixels).all():
-        raise UserError(f"{path} holds no picture: there are no pixels, or some are no numbers")
+    if not pixels.size:
+        raise _no_image(path, "the array is empty")
+    if not np.isfinite(pixels).all():
+        raise _no_image(path, "the array contains NaN or infinity")
     largest = float(pixels.max())
-    if largest > white or pixels.min() < 0:
+    if largest > max_pixel or pixels.min() < 0:
         raise UserError(
             f"{path} has pixels from {pixels.min():g} to {largest:g}, and those of the data set "
-            f"go from 0 to {white:g}; scale them"
+            f"go from 0 to {max_pixel:g}; scale them"
         )
-    if is_float and 0 < largest <= 1 < white:
+    if is_float and 0 < largest <= 1 < max_pixel:
         raise UserError(
-            f"{path} has pixels between 0 and 1, and those of the data set go up to {white:g}; "
-            f"multiply them by {white:g}"
+            f"{path} has pixels between 0 and 1, and those of the data set go up to "
+            f"{max_pixel:g}; multiply them by {max_pixel:g}"
         )
     return torch.from_numpy(pixels)
+
+
+def _no_image(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} holds no image: {reason}")
 
 
 def _array(path: Path) -> npt.NDArray[Any]:
@@ -85,18 +113,22 @@ def _array(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _picture(path: Path, image_shape: Sequence[int], white: float) -> npt.NDArray[Any]:
+def _decoded(path: Path, image_shape: Sequence[int], max_pixel: float) -> npt.NDArray[Any]:
     channels, height, width = image_shape
-    with Image.open(path, formats=FORMATS) as picture:
-        # Before a small file becomes a large picture.
-        check_size(f"{path}: pictures", (channels, *reversed(picture.size)), image_shape)
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels have more than 8 bits (mode {picture.mode})")
-        opaque: Image.Image = picture
-        if picture.has_transparency_data:
-            if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-                raise ValueError("it is transparent in places; lay it on a background")
-            opaque = picture.convert("RGB")
+    with Image.open(path, formats=FORMATS) as image:
+        # Before decoding: a small file may hold a very large image.
+        check_size(f"{path}: images", (channels, *reversed(image.size)), image_shape)
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"its pixels have more than 8 bits (mode {image.mode})")
+        opaque: Image.Image = image
+        if image.has_transparency_data:
+            if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+                raise ValueError("it is partly transparent; put it on a background")
+            opaque = image.convert("RGB")
         pixels = np.asarray(opaque.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
     pixels = pixels.reshape(height, width, channels).transpose(2, 0, 1)
-    return pixels * np.float32(white / 255)
+    return pixels * np.float32(max_pixel / 255)
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in shape)

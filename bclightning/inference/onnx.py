@@ -1,7 +1,7 @@
 """A packed model as an ONNX graph, for runtimes outside Python.
 
-Binary weights stay packed in the file: the graph itself takes the bits apart, which a runtime does
-once when it loads the graph.
+Binary weights stay packed in the file: the graph itself unpacks the bits, which a runtime does once
+when it loads the graph.
 """
 
 from pathlib import Path
@@ -18,19 +18,19 @@ from bclightning.inference.packed import PackedModel
 # The first with BitwiseAnd.
 OPSET = 18
 
-# The intermediate representation that belongs to it; later ones would shut older runtimes out.
+# The intermediate representation of that opset; older runtimes cannot read a later one.
 IR_VERSION = 8
 
 
 def as_onnx(model: PackedModel) -> bytes:
     """The graph of a packed model, serialized.
 
-    Its input is ``images``, prepared, (batch, channels, height, width) in float32, its output
-    ``scores``, (batch, classes). The preprocessing is not part of it; its description and what is
-    known of the model are in the graph's metadata.
+    Its input is ``images``: prepared images of shape (batch, channels, height, width), float32. Its
+    output is ``scores``, of shape (batch, classes). The preprocessing is not part of the graph; the
+    graph's metadata hold its description and the model's `about`.
 
     Args:
-        model: The model.
+        model: The packed model.
 
     Raises:
         UserError: The package onnx is not installed.
@@ -79,30 +79,30 @@ def onnx_scores(path: Path, images: Tensor) -> Tensor:
 
 
 class _Graph:
-    """The nodes and constants of a graph that is being made."""
+    """The nodes and constants of a graph under construction."""
 
     def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._shared: set[str] = set()
-        # A layer that is used twice takes its bits apart once.
+        self._constant_names: set[str] = set()
+        # A layer that is used twice is unpacked once.
         self._unpacked: set[str] = set()
 
     def node(self, kind: str, inputs: list[str], output: str, **settings: Any) -> str:
-        """Add a node and give the name of its output."""
+        """Add a node and return the name of its output."""
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **settings))
         return output
 
     def constant(self, name: str, values: Any) -> str:
-        """Add a constant, once for all that use the name."""
-        if name not in self._shared:
-            self._shared.add(name)
+        """Add a constant, unless one of that name is there."""
+        if name not in self._constant_names:
+            self._constant_names.add(name)
             self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values), name))
         return name
 
     def add_step(self, step: Step, model: PackedModel, last: str, out: str) -> str:
-        """Add a step's nodes, and give the name of its result."""
+        """Add a step's nodes and return the name of its result."""
         s = step.settings
         match step.kind:
             case "flatten":
@@ -148,7 +148,7 @@ class _Graph:
         return self.node("Add", [scaled, shift], out)
 
     def _weight(self, step: Step, model: PackedModel) -> str:
-        """The name of a product's weight: a constant, or what is made of its bits."""
+        """The name of a product's weight: a constant, or the result of unpacking its bits."""
         name = f"{step.name}.weight"
         if not step.binary:
             return self.constant(name, model.tensors[name].numpy())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,22 +13,23 @@ from torch import Tensor, nn
 
 from bclightning.errors import UserError
 from bclightning.functional.packing import pack_signs
-from bclightning.inference.checksum import DamagedFileError, read_sealed, write_sealed
-from bclightning.inference.graph import PRODUCTS, Step, folded, shapes, trace
+from bclightning.inference.checksum import DamagedFileError, read_checked, write_checked
+from bclightning.inference.graph import PRODUCTS, Step, shapes
+from bclightning.inference.tracing import folded, trace
 from bclightning.preprocessing import Preprocessing
 
 FORMAT = "bclightning-packed"
 VERSION = 1
 
-# Whitening matrices are twenty times as large as the networks that they serve, and the same for all
-# networks of a data set: they have a file of their own.
-_LARGEST_INSIDE = 1_000_000
+# A whitening matrix is twenty times as large as the networks that use it, and the same for all
+# networks of a data set: larger preprocessing has a file of its own.
+_MAX_INLINE_BYTES = 1_000_000
 
-# Before the names of its tensors; a stroke has no place in the names of modules.
+# Prefix of the names of its tensors; names of modules cannot contain a slash.
 _PREPROCESSING = "preprocessing/"
 
-# What reading a description that makes no sense may raise.
-_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+# What reading an invalid description may raise.
+_INVALID = (ValueError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class PackedModel:
     """A network at test time, with its binary weights packed.
 
     Attributes:
-        steps: What it computes.
-        tensors: Packed signs, scales, shifts, and what stayed real, by the names of the steps.
+        steps: The computation, step by step.
+        tensors: Packed signs, scales, shifts and real weights, named after their steps.
         image_shape: Channels, height and width of an image.
-        class_names: What the classes are called.
-        preprocessing: What is done with raw pixels; ``None`` where that is not known, or the file
-            that holds its tensors is not at hand.
-        about: The run, the method and the errors measured at export, as plain data.
+        class_names: Names of the classes, one for each output.
+        preprocessing: What is done with raw pixels; ``None`` if that is unknown, or the file that
+            holds its tensors is missing.
+        about: The run, the evaluation weights and the errors measured at export, as plain data.
     """
 
     steps: tuple[Step, ...]
@@ -63,14 +65,15 @@ class PackedModel:
         """Pack a trained network: signs of its binary layers, batch normalizations folded.
 
         Args:
-            network: A chain of layers; see `bclightning.inference.graph.trace`.
+            network: A chain of layers; see `bclightning.inference.tracing.trace`.
             image_shape: Channels, height and width of an image.
-            class_names: What its outputs stand for.
-            preprocessing: What was done with raw pixels.
-            about: What a reader should know of it, as plain data.
+            class_names: Names of the classes, one for each output.
+            preprocessing: What was done with raw pixels in training.
+            about: What a reader of the file should know, as plain data.
 
         Raises:
-            UserError: The network is no such chain, or has no binary weights, or holds NaN.
+            UserError: The network is no such chain, has no binary weights, or contains NaN or
+                infinity.
 
         Example:
             >>> from bclightning.models import MLP
@@ -103,10 +106,10 @@ class PackedModel:
         return model
 
     def write(self, path: Path) -> list[Path]:
-        """Write the file, and one beside it for preprocessing that is larger than networks are.
+        """Write the file, and one beside it for large preprocessing, as a whitening matrix.
 
         Returns:
-            The files.
+            The paths of the files that were written.
         """
         tensors = dict(self.tensors)
         files = [path]
@@ -118,10 +121,10 @@ class PackedModel:
         }
         if self.preprocessing is not None:
             content["preprocessing"] = self.preprocessing.as_json()
-            own = self._preparing()
-            if sum(tensor.nbytes for tensor in own.values()) > _LARGEST_INSIDE:
+            own = self._preprocessing_tensors()
+            if sum(tensor.nbytes for tensor in own.values()) > _MAX_INLINE_BYTES:
                 beside = _beside(path)
-                digest = write_sealed(beside, own, {"format": f"{FORMAT}-preprocessing"})
+                digest = write_checked(beside, own, {"format": f"{FORMAT}-preprocessing"})
                 content["preprocessing"]["sha256"] = digest
                 files.append(beside)
             else:
@@ -131,7 +134,7 @@ class PackedModel:
             "format_version": str(VERSION),
             "content": json.dumps(content, separators=(",", ":")),
         }
-        write_sealed(path, tensors, metadata)
+        write_checked(path, tensors, metadata)
         return files
 
     @classmethod
@@ -139,18 +142,18 @@ class PackedModel:
         """Read a file that `write` wrote.
 
         Raises:
-            DamagedFileError: A bit of it has changed, or it is something else.
-            UserError: There is no such file, or it is of a later version.
+            DamagedFileError: The file does not match its checksum, or is not a packed model.
+            UserError: There is no such file, or it has another format version.
         """
         path = Path(path)
-        metadata, tensors = read_sealed(path)
+        metadata, tensors = read_checked(path)
         if metadata.get("format") != FORMAT:
-            raise DamagedFileError(f"{path} is no packed model, though a sealed file")
+            raise DamagedFileError(f"{path} is not a packed model, though its checksum matches")
         version = metadata.get("format_version", "")
         if version != str(VERSION):
             raise UserError(
-                f"{path} is a packed model of version {version}, and this bclightning reads "
-                f"version {VERSION}; install the one that wrote it"
+                f"{path} has format version {version}, and this bclightning reads version "
+                f"{VERSION}; install the bclightning that wrote it"
             )
         try:
             content = json.loads(metadata["content"])
@@ -166,13 +169,18 @@ class PackedModel:
                 dict(content["about"]),
             )
             model._check()
-        except _NONSENSE as error:
-            raise DamagedFileError(f"{path} does not describe a network: {error}") from error
+        except KeyError as error:
+            raise DamagedFileError(
+                f"{path} describes no valid network: {error} is missing"
+            ) from error
+        except _INVALID as error:
+            raise DamagedFileError(f"{path} describes no valid network: {error}") from error
         return model
 
     def same_as(self, other: "PackedModel") -> bool:
-        """Whether another model has the same steps, tensors and preprocessing, and is called so."""
-        mine, theirs = self.tensors | self._preparing(), other.tensors | other._preparing()
+        """Whether another model has the same steps, tensors, preprocessing, names and `about`."""
+        mine = self.tensors | self._preprocessing_tensors()
+        theirs = other.tensors | other._preprocessing_tensors()
         return (
             (self.steps, self.image_shape, self.class_names, self.about)
             == (other.steps, other.image_shape, other.class_names, other.about)
@@ -180,7 +188,7 @@ class PackedModel:
             and all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
         )
 
-    def _preparing(self) -> dict[str, Tensor]:
+    def _preprocessing_tensors(self) -> dict[str, Tensor]:
         """The tensors of the preprocessing, as they are named in a file."""
         known = {} if self.preprocessing is None else self.preprocessing.tensors
         return {_PREPROCESSING + name: tensor for name, tensor in known.items()}
@@ -204,18 +212,28 @@ class PackedModel:
     def _check(self) -> None:
         needed = {name: want for step in self.steps for name, want in step.tensors().items()}
         if set(needed) != set(self.tensors):
-            raise ValueError("its tensors are not those of its steps")
+            missing, unexpected = set(needed) - set(self.tensors), set(self.tensors) - set(needed)
+            raise ValueError(
+                f"missing tensors: {reprlib.repr(sorted(missing))}; "
+                f"unexpected tensors: {reprlib.repr(sorted(unexpected))}"
+            )
         for name, (shape, dtype) in needed.items():
             tensor = self.tensors[name]
             if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-                raise ValueError(f"{name} is not of shape {shape}")
+                raise ValueError(
+                    f"{name!r} must be a {dtype} tensor of shape {shape}, "
+                    f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+                )
             if not tensor.isfinite().all():
-                raise ValueError(f"{name} holds numbers that are none")
+                raise ValueError(f"{name!r} contains NaN or infinity")
         for text in self.class_names:
-            text.encode()  # what cannot be printed is no name
+            text.encode()  # a lone surrogate, which JSON can hold, could not be printed
         *_, last = shapes(self.steps, self.image_shape)
         if last != (len(self.class_names),):
-            raise ValueError(f"its outputs {last} are not {len(self.class_names)} classes")
+            raise ValueError(
+                f"{len(self.class_names)} class names need an output of shape "
+                f"({len(self.class_names)},), got {last}"
+            )
         if self.preprocessing is not None:
             self.preprocessing.check(self.image_shape)
 
@@ -240,13 +258,15 @@ def _tensors_of(step: Step, module: nn.Module | None) -> dict[str, Tensor]:
 
 
 def _copied(tensor: Tensor) -> Tensor:
-    # Training may go on with the network's own.
+    # A copy, since training may change the network's own tensors later.
     return tensor.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
 def _side(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError("a side of its images is no size")
+        raise ValueError(
+            f"image_shape must consist of positive integers, got {reprlib.repr(value)}"
+        )
     return value
 
 
@@ -255,16 +275,16 @@ def _preprocessing(found: Any, tensors: dict[str, Tensor], path: Path) -> Prepro
         beside = _beside(path)
         if not beside.exists():
             return None
-        metadata, tensors = read_sealed(beside)
+        metadata, tensors = read_checked(beside)
         if metadata.get("sha256") != found["sha256"]:
-            raise ValueError(f"{beside.name} belongs to another model")
+            raise ValueError(f"{beside.name} is the preprocessing of another model")
     own = {
         name.removeprefix(_PREPROCESSING): tensor
         for name, tensor in tensors.items()
         if name.startswith(_PREPROCESSING)
     }
     if found["kind"] not in ("centred", "whitened", "contrast-normalized"):
-        raise ValueError("its preprocessing is of an unknown kind")
+        raise ValueError(f"unsupported preprocessing: {reprlib.repr(found['kind'])}")
     return Preprocessing(found["kind"], float(found["scale"]), own)
 
 

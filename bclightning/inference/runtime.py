@@ -12,12 +12,12 @@ from bclightning.errors import UserError
 from bclightning.functional.bit_product import bit_linear, by_groups
 from bclightning.functional.packing import unpack_signs
 from bclightning.inference.graph import Step
+from bclightning.inference.images import check_size
 from bclightning.inference.packed import PackedModel
-from bclightning.inference.sizes import check_size
 from bclightning.preprocessing import Preprocessing
 
 Storage = Literal["bits", "float32", "bfloat16", "int8"]
-"""How binary weights of linear layers lie in memory while the network runs: 1, 32, 16 or 8 bits."""
+"""How binary weights of linear layers are kept in memory: in 1, 32, 16 or 8 bits each."""
 
 _BLOCK = 32
 
@@ -26,8 +26,8 @@ class Affine(nn.Module):
     """A scale and a shift for each channel.
 
     Args:
-        scale: Of shape (channels,).
-        shift: Of shape (channels,).
+        scale: Factor of each channel, of shape (channels,).
+        shift: Summand of each channel, of shape (channels,).
 
     Example:
         >>> Affine(torch.tensor([2.0]), torch.tensor([1.0]))(torch.tensor([[3.0]]))
@@ -55,9 +55,9 @@ class SignLinear(nn.Module):
     ``int8`` keep the weights in fewer bits and round the inputs to bfloat16.
 
     Args:
-        packed: Of `pack_signs`, of shape (outputs, ceil(features / 8)).
+        packed: Result of `pack_signs`, of shape (outputs, ceil(features / 8)).
         in_features: Size of an input vector.
-        bias: Of shape (outputs,).
+        bias: Bias of shape (outputs,), or ``None``.
         storage: How the weights are kept.
 
     Example:
@@ -85,7 +85,7 @@ class SignLinear(nn.Module):
             case "bits":
                 weight = by_groups(packed)
             case "int8":
-                # Torch's kernel reads whole blocks, past the end of what has odd sizes.
+                # Torch's kernel reads whole blocks, beyond the end of a weight of odd sizes.
                 missing = (0, -in_features % _BLOCK, 0, -len(packed) % _BLOCK)
                 weight = unpack_signs(packed, (len(packed), in_features), torch.int8)
                 weight = functional.pad(weight, missing)
@@ -122,9 +122,9 @@ class PackedNetwork(nn.Module):
 
     Attributes:
         image_shape: Channels, height and width of an image.
-        class_names: What the outputs stand for.
-        preprocessing: What is done with raw pixels; ``None`` where its file is not at hand.
-        about: The run, the method and the errors measured at export.
+        class_names: Names of the classes, one for each output.
+        preprocessing: What is done with raw pixels; ``None`` if its file is missing.
+        about: The run, the evaluation weights and the errors measured at export.
         storage: How the binary weights of linear layers are kept.
 
     Example:
@@ -155,23 +155,23 @@ class PackedNetwork(nn.Module):
         """Map prepared images of shape (batch, channels, height, width) to scores."""
         images = images.float()
         if self._convolutional:
-            # Faster, as in training.
+            # Convolutions are faster so, as in training.
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             return self.layers(images)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Prepare raw pixels of shape (batch, channels, height, width), as lie in the data's files.
+        """Prepare raw pixels, as in the data's files, of shape (batch, channels, height, width).
 
         Raises:
-            UserError: The pixels have another shape, or the preprocessing is not at hand.
+            UserError: The pixels have another shape, or the preprocessing is missing.
         """
         check_size("images", pixels.shape[1:], self.image_shape)
         if self.preprocessing is None:
             raise UserError(
                 "the preprocessing of this model was not stored with it, or is in a file of its "
-                "own that is not beside it; put NAME.preprocessing.safetensors there, or prepare "
-                "the images yourself"
+                "own that is missing; put NAME.preprocessing.safetensors beside the model, or "
+                "prepare the images yourself"
             )
         return self.preprocessing.apply(pixels)
 
@@ -183,16 +183,16 @@ def load(
 
     Args:
         path: A file that ``bcl export`` wrote.
-        storage: How weights are kept while it runs, or ``fastest``: what is fastest here, by a
-            measurement, on batches of `batch_size`.
-        batch_size: See `storage`.
+        storage: How binary weights are kept in memory, or ``fastest``: the storage that a
+            measurement on this machine finds fastest for batches of `batch_size`.
+        batch_size: Images in a batch, for ``fastest``.
 
     Raises:
         UserError: The file is missing, damaged or of a later version, or the storage unknown.
     """
     if storage not in (*get_args(Storage), "fastest"):
         raise UserError(
-            f"storage is {', '.join(get_args(Storage))} or fastest, and not {storage!r}"
+            f"storage must be {', '.join(get_args(Storage))} or fastest, got {storage!r}"
         )
     model = PackedModel.read(path)
     if storage != "fastest":
@@ -206,7 +206,7 @@ def fastest(model: PackedModel, batch_size: int, rounds: int = 7) -> PackedNetwo
     Args:
         model: The model.
         batch_size: Images in a batch.
-        rounds: How often each storage has its turn; the median counts.
+        rounds: How often each storage is measured; the median counts.
     """
     images = torch.randn(batch_size, *model.image_shape)
     networks = [PackedNetwork(model, storage) for storage in get_args(Storage)]
