@@ -1,4 +1,6 @@
-"""Sizes, counts, times and energies in words."""
+"""Sizes, counts, times, energies and scores as text."""
+
+from bclightning.vocabulary import TEST_ERROR, VAL_ERROR
 
 
 def megabytes(size: int) -> str:
@@ -53,3 +55,24 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def score(metric: str, value: float) -> str:
+    """A metric's value: errors in percent with two digits, others with four that matter.
+
+    Example:
+        >>> score("val/error", 1.234), score("val_loss", 0.123456)
+        ('1.23 %', '0.1235')
+    """
+    return f"{value:.2f} %" if metric in (VAL_ERROR, TEST_ERROR) else f"{value:.4g}"
+
+
+def describe_score(metric: str, value: float) -> str:
+    """A metric's name and value.
+
+    Example:
+        >>> describe_score("val/error", 1.234), describe_score("val_acc", 0.9)
+        ('validation error 1.23 %', 'val_acc 0.9')
+    """
+    names = {VAL_ERROR: "validation error", TEST_ERROR: "test error"}
+    return f"{names.get(metric, metric)} {score(metric, value)}"

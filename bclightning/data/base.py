@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bclightning.data.files import DataFile, obtain
 from bclightning.errors import UserError
 from bclightning.preprocessing import Preprocessing
-from bclightning.seeds import derive_seed
+from bclightning.seeds import SEEDING, RunSeeds
 
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor], Tensor]
@@ -23,9 +23,10 @@ class ImageTensors(Dataset[Batch]):
     """Images and labels as two tensors; a batch is one indexing operation.
 
     Args:
-        images: Of shape (count, channels, height, width).
+        images: Images of shape (count, channels, height, width).
         labels: Class indices of shape (count,), int64.
-        transform: Applied to each batch of images, for data that is too large to hold transformed.
+        transform: Function of a batch of images, for data that is too large to hold transformed;
+            `None` for the images as they are.
 
     Example:
         >>> data = ImageTensors(torch.zeros(5, 1, 2, 2), torch.arange(5))
@@ -58,35 +59,36 @@ class ImageTensors(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[int]):
-    """A shuffled order that is a function of the seed and the epoch, and of nothing before.
+    """A shuffled order that is a function of the run's seeds and the epoch, and of nothing before.
 
-    Lightning tells samplers that have `set_epoch` which epoch begins, so a resumed run goes on in
-    the order that it would have had.
+    Lightning tells samplers that have `set_epoch` which epoch begins, so a resumed run has the
+    same order as one that never stopped.
 
     Args:
         count: Number of images.
-        seed: The run's seed.
+        seeds: Seeds of the run.
 
     Example:
-        >>> sampler = EpochSampler(4, seed=0)
-        >>> first = list(sampler)
+        >>> sampler = EpochSampler(6, RunSeeds(0))
+        >>> list(sampler)
+        [4, 2, 3, 1, 0, 5]
         >>> sampler.set_epoch(1)
-        >>> sorted(sampler) == sorted(first), list(sampler) == first
-        (True, False)
+        >>> list(sampler)
+        [3, 1, 2, 0, 4, 5]
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seeds: RunSeeds) -> None:
         self.count = count
-        self.seed = seed
+        self.seeds = seeds
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next order is for."""
+        """Set the epoch that the next order is for."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         """The epoch's order."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(self.seeds.order(self.epoch))
         return iter(torch.randperm(self.count, generator=generator).tolist())
 
     def __len__(self) -> int:
@@ -94,32 +96,45 @@ class EpochSampler(Sampler[int]):
         return self.count
 
 
-def as_it_is(batch: Any) -> Any:
-    """What collates a batch that is one already."""
+def identity_collate(batch: Any) -> Any:
+    """Collate function for a data set that returns whole batches: return the batch unchanged."""
     return batch
 
 
 class ImageDataModule(LightningDataModule):
-    """What the benchmarks share: files, splits in memory, loaders of whole batches.
+    """What the data sets share: files, splits in memory, loaders of whole batches.
 
-    A subclass says which files it needs and loads its splits; see `load_splits`.
+    A subclass names the files that it needs and loads its splits; see `load_splits`.
 
     Args:
-        root: The data folder, in torchvision's layout; the environment variable ``BCL_DATA``, else
-            ``data``, when left out.
-        batch_size: Training images a batch.
-        eval_batch_size: Images a batch in validation, test and statistics, where size is only a
-            matter of speed.
-        seed: Of the shuffled order; the run's (``seed_everything``) when left out.
+        root: The data folder, in torchvision's layout; `None` for the environment variable
+            ``BCL_DATA``, or for ``data`` where that is not set.
+        batch_size: Number of images in a training batch.
+        eval_batch_size: Number of images in a batch of validation, test and statistics, where it
+            changes the speed alone.
+        seed: Seed of the shuffled order; `None` for the run's (``seed_everything``).
 
     Attributes:
-        name: The data set's name in records and tables.
+        seed: The argument `seed`.
+        seeds: Seeds that the next training loader shuffles with. Until `use_seeds` is called, they
+            are those of `seed`, or of torch's initial seed when the module was made, which
+            ``lightning.seed_everything`` sets.
+        name: Name of the data set in records and tables.
         image_shape: Channels, height and width of an image.
-        class_names: What the classes are called.
-        files: The files that it is made of.
+        class_names: Names of the classes.
+        files: The files that the data set is made of.
 
     Raises:
-        ValueError: A batch size is less than 1.
+        ValueError: A batch size is less than 1, or the seed is negative.
+
+    Example:
+        >>> from bclightning.data import Digits
+        >>> Digits(seed=3).seeds
+        RunSeeds(seed=3, version=2)
+        >>> _ = torch.manual_seed(17)
+        >>> data = Digits()
+        >>> data.seed, data.seeds.seed
+        (None, 17)
     """
 
     name: str
@@ -138,14 +153,33 @@ class ImageDataModule(LightningDataModule):
         for key, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"{key} must be at least 1, and is {size}")
-        if seed is not None and seed < 0:
-            raise ValueError(f"seed must not be negative, and is {seed}")
         self.root = Path(root if root is not None else os.environ.get("BCL_DATA", "data"))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        # Lightning keeps the run's seed there, for its own distributed sampler too.
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self.seed = seed
+        # Torch's initial seed may have 64 bits where no one has set it.
+        self.seeds = RunSeeds(torch.initial_seed() % 2**32 if seed is None else seed)
         self._splits: dict[str, ImageTensors] = {}
+
+    def use_seeds(self, run_seed: int, version: int = SEEDING) -> None:
+        """Shuffle with the seeds of a run, in the training loaders that are made from now on.
+
+        Args:
+            run_seed: The run's seed; a `seed` that the constructor was given takes precedence.
+            version: Version of how seeds are derived; see `bclightning.seeds.RunSeeds`.
+
+        Raises:
+            ValueError: The seed is negative, or the version is unknown.
+
+        Example:
+            >>> from bclightning.data import Digits
+            >>> data, own = Digits(), Digits(seed=3)
+            >>> data.use_seeds(7, version=1)
+            >>> own.use_seeds(7, version=1)
+            >>> data.seeds, own.seeds
+            (RunSeeds(seed=7, version=1), RunSeeds(seed=3, version=1))
+        """
+        self.seeds = RunSeeds(run_seed if self.seed is None else self.seed, version)
 
     @property
     def num_classes(self) -> int:
@@ -157,11 +191,11 @@ class ImageDataModule(LightningDataModule):
         raise NotImplementedError
 
     def preprocessing(self) -> Preprocessing:
-        """What is done with the pixels of the files, for networks that leave the project."""
+        """The preprocessing of the files' pixels, which a packed model carries with it."""
         raise NotImplementedError
 
     def test_pixels(self) -> Tensor:
-        """The test images as the files have them, before any preprocessing, in file order."""
+        """Pixels of the test images as they are in the files, in file order, not preprocessed."""
         raise NotImplementedError
 
     def split_sizes(self) -> dict[str, int]:
@@ -173,16 +207,20 @@ class ImageDataModule(LightningDataModule):
         return {file.name: file.md5 for file in self.files}
 
     def prepare_data(self) -> None:
-        """Make sure of all files, downloading what is missing.
+        """Verify all files, and download those that are missing.
 
         Raises:
-            DataError: A file is damaged, or missing and not to be had.
+            DataError: A file is damaged, or missing and cannot be downloaded.
         """
         for file in self.files:
             obtain(file, self.root)
 
     def setup(self, stage: str) -> None:
-        """Load the splits, once."""
+        """Load the splits, at the first call.
+
+        Raises:
+            UserError: `batch_size` is larger than the training set.
+        """
         training = len(self.loaded_splits()["train"])
         if self.batch_size > training:
             raise UserError(
@@ -193,16 +231,17 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled training batches, all of the same size.
 
-        The rest of an epoch that fills no batch is left out: batch normalization of a few images,
-        or one, is not that of a batch. The paper's batch sizes leave nothing.
+        An incomplete last batch is dropped, since batch normalization would estimate its
+        statistics from a few images, or one. With the paper's batch sizes nothing is dropped on
+        MNIST and CIFAR-10, and 38 images an epoch on SVHN, different ones each time.
         """
         data = self.loaded_splits()["train"]
         return DataLoader(
             data,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(data), self.seed),
+            sampler=EpochSampler(len(data), self.seeds),
             drop_last=True,
-            collate_fn=as_it_is,
+            collate_fn=identity_collate,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -214,14 +253,14 @@ class ImageDataModule(LightningDataModule):
         return self._in_order(self.loaded_splits()["test"])
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Test images in file order, to be classified."""
+        """Test images in file order, for predictions."""
         return self.test_dataloader()
 
     def statistics_dataloader(self, limit: int | None = None) -> DataLoader[Batch]:
         """Training images in a fixed order, for estimates over the training set.
 
         Args:
-            limit: How many images at most, evenly spread over the split; all when left out.
+            limit: Maximum number of images, evenly spread over the split; `None` for all.
 
         Raises:
             ValueError: The limit is less than 1.
@@ -235,7 +274,7 @@ class ImageDataModule(LightningDataModule):
         return self._in_order(data)
 
     def _in_order(self, data: ImageTensors) -> DataLoader[Batch]:
-        return DataLoader(data, batch_size=self.eval_batch_size, collate_fn=as_it_is)
+        return DataLoader(data, batch_size=self.eval_batch_size, collate_fn=identity_collate)
 
     def loaded_splits(self) -> dict[str, ImageTensors]:
         """The splits, loaded at the first call."""
@@ -244,7 +283,7 @@ class ImageDataModule(LightningDataModule):
         return self._splits
 
     def use_splits(self, splits: dict[str, ImageTensors]) -> None:
-        """Use splits that another data module has loaded, of the same data."""
+        """Use splits of the same data that another data module has loaded."""
         self._splits = splits
 
 
@@ -256,7 +295,7 @@ class CachedImageDataModule(ImageDataModule):
         batch_size: See `ImageDataModule`.
         eval_batch_size: See `ImageDataModule`.
         seed: See `ImageDataModule`.
-        cache_dir: Where the images go; ``root/bclightning-cache`` when left out.
+        cache_dir: Folder of the cached images; `None` for ``root/bclightning-cache``.
     """
 
     def __init__(
@@ -272,12 +311,13 @@ class CachedImageDataModule(ImageDataModule):
 
 
 class CentredImageDataModule(ImageDataModule):
-    """A data set whose images lie in [0, 1], less the training images' mean, pixel by pixel.
+    """A data set with pixels in [0, 1] from which the mean training image is subtracted.
 
-    The test images too are centred with the training images' mean, for theirs is not to be known.
+    The test images are centred with the mean training image too, since nothing may be estimated
+    on them.
 
     Attributes:
-        scale: What the files' pixels are divided by.
+        scale: Divisor of the files' pixels.
     """
 
     scale: ClassVar[float]
@@ -300,5 +340,5 @@ class CentredImageDataModule(ImageDataModule):
         return Preprocessing("centred", self.scale, {"mean": mean})
 
     def test_pixels(self) -> Tensor:
-        """The test images before they were scaled."""
+        """Pixels of the test images before scaling."""
         return (self.scaled_splits()["test"].images * self.scale).round()

@@ -30,7 +30,8 @@ def cached_array(
     """A memory-mapped array that is made once and found again.
 
     The file's name holds a hash of `depends_on`, of shape and dtype: whatever changes one of them
-    makes another file. A file that is not a whole array of this kind is made anew. Several
+    makes another file. A file that is not a complete array of this kind is made
+    again. Several
     processes make it once.
 
     Args:

@@ -42,7 +42,8 @@ class CIFAR10(CachedImageDataModule):
     `CachedImageDataModule`; the files lie in ``root/cifar-10-batches-py`` as torchvision lays them.
 
     Raises:
-        DataError: In `prepare_data`: a file is damaged, or missing and not to be had.
+        DataError: In `prepare_data`: a file is damaged, or missing and cannot be
+            downloaded.
     """
 
     name: str = "cifar10"

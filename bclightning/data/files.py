@@ -1,40 +1,47 @@
-"""Data files: found where people already have them, else downloaded; never used unverified."""
+"""Data files: read where they are, else downloaded; verified before anything parses them."""
 
+import contextlib
 import glob
+import hashlib
 import os
 import queue
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import filelock
-import pooch
 import requests
+from rich.console import Console
+from rich.progress import Progress
 
 from bclightning.errors import DataError
 from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, full_disk
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
-SLOWEST = 1000  # bytes a second, after the first SILENCE_SECONDS
+# On average over each period of SILENCE_SECONDS or a little more.
+MIN_BYTES_PER_SECOND = 1000
+# Less than the slowest connection that is kept brings in SILENCE_SECONDS.
+CHUNK_BYTES = 1 << 14
 
-# What was verified in this process, by path, size and time of change: a large file is read once.
+# Files verified in this process, by path, size and time of change: a large one is read once.
 _verified: set[tuple[str, int, int, str]] = set()
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that its publisher ships, and how to know it.
+    """A file of a data set, with the checksum and size that identify it.
 
     Attributes:
         name: Path below the data folder, as ``MNIST/raw/train-images-idx3-ubyte.gz``.
         md5: Published checksum.
         size: Size in bytes.
-        urls: Where it can be had, tried in turn.
+        urls: Addresses to download it from, tried in turn.
     """
 
     name: str
@@ -44,10 +51,14 @@ class DataFile:
 
 
 def verify(file: DataFile, path: Path) -> None:
-    """Check a file that is there, before anything parses it.
+    """Check the size and checksum of an existing file.
+
+    Args:
+        file: The file that should be there.
+        path: Its path.
 
     Raises:
-        DataError: It is not what its publisher shipped; it is left as it is.
+        DataError: The file is truncated, damaged or another one; it is left as it is.
     """
     status = path.stat()
     key = (str(path.resolve()), status.st_size, status.st_mtime_ns, file.md5)
@@ -56,48 +67,53 @@ def verify(file: DataFile, path: Path) -> None:
     if status.st_size != file.size:
         raise DataError(
             f"{path} has {status.st_size} bytes instead of {file.size}: it is truncated or another "
-            "file; delete it, and it is downloaded again"
+            "file; delete it to download it again"
         )
-    if pooch.file_hash(str(path), alg="md5") != file.md5:
+    if _md5(path) != file.md5:
         raise DataError(
-            f"{path} does not match its published MD5 {file.md5}; delete it, and it is downloaded "
-            "again"
+            f"{path} does not match its published MD5 {file.md5}; delete it to download it again"
         )
     _verified.add(key)
 
 
-def obtain(file: DataFile, root: Path) -> Path:
-    """The verified path of a file below `root`, downloaded if it is not there.
+def _md5(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
 
-    Several processes that need the same file make one download; who reads the folder meanwhile
-    sees the whole file or none.
+
+def obtain(file: DataFile, root: Path) -> Path:
+    """Path of a verified file below `root`, downloaded if it is missing.
+
+    Several processes that need the same file make one download. A reader of the folder sees the
+    whole file or none.
 
     Args:
         file: The file.
         root: The data folder.
 
     Raises:
-        DataError: The file is damaged, or no mirror had it; the message says what to do.
+        DataError: The file is damaged, or missing and cannot be downloaded; the message says what
+            to do.
     """
     path = root / file.name
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-                # Another process may have had it while this one waited.
+                # Another process may have downloaded it while this one waited.
                 if not path.exists():
                     _download(file, path)
         except OSError as error:
             raise full_disk(error, path) or DataError(
                 f"{path} cannot be written ({error.strerror}); "
-                "say with --data.root DIR where the data is, or may go"
+                "give the folder of the data with --data.root DIR"
             ) from error
     verify(file, path)
     return path
 
 
 def _download(file: DataFile, path: Path) -> None:
-    # Under the file's lock, so that what lies there was left by downloads that were killed.
+    # The lock of the file is held, so temporary files were left by downloads that were killed.
     for orphan in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
         orphan.unlink(missing_ok=True)
     failures = []
@@ -110,8 +126,8 @@ def _download(file: DataFile, path: Path) -> None:
                 _download_from(url, file, output)
                 output.flush()
                 os.fsync(output.fileno())
-            if pooch.file_hash(name, alg="md5") != file.md5:
-                raise _BadAnswerError("another content than the published one")
+            if _md5(Path(name)) != file.md5:
+                raise _BadAnswerError("does not match the published MD5")
             os.chmod(name, 0o644)
             os.replace(name, path)
             flush_folder(path.parent)
@@ -120,50 +136,63 @@ def _download(file: DataFile, path: Path) -> None:
             failures.append(f"{url}: {_reason(error)}")
         finally:
             Path(name).unlink(missing_ok=True)
-    tried = "; ".join(failures) or "it can be had from nowhere else"
+    tried = "; ".join(failures) or "it has no address"
     raise DataError(
-        f"{path} is missing and could not be downloaded ({tried}); put the file there, "
-        "or say with --data.root DIR where the data is"
+        f"{path} is missing and cannot be downloaded ({tried}); put the file there, "
+        "or give the folder of the data with --data.root DIR"
     )
 
 
 def _download_from(url: str, file: DataFile, output: IO[bytes]) -> None:
-    bounded = _Bounded(output, file.size)
-    answers: list[requests.Response] = []
-    download = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=1 << 16,
-        timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
-        # To close them, which the downloader leaves to the garbage collector after an error.
-        hooks={"response": lambda response, *_, **__: answers.append(response)},
-    )
-    # In a thread of its own, for a server that sends a byte now and then keeps its reader waiting
-    # without ever running into a time-out.
-    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    # A server that sends a byte now and then, of the header or of the content, keeps its reader
+    # waiting without ever running into a time-out. So a thread of its own reads, and may be left.
+    chunks: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=16)
+    threading.Thread(target=_receive, args=(url, chunks), daemon=True).start()
+    received = recent = 0
+    since = time.monotonic()
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(Path(file.name).name, total=file.size)
+        while True:
+            try:
+                chunk = chunks.get(timeout=min(0.5, SILENCE_SECONDS))
+            except queue.Empty:
+                chunk = b""
+            if isinstance(chunk, Exception):
+                raise chunk
+            if chunk is None:
+                break
+            received += len(chunk)
+            recent += len(chunk)
+            if received > file.size:
+                raise _BadAnswerError("more bytes than the file has")
+            now = time.monotonic()
+            if now - since > SILENCE_SECONDS:
+                if recent < MIN_BYTES_PER_SECOND * (now - since):
+                    raise _BadAnswerError("a stalled answer")
+                since, recent = now, 0
+            output.write(chunk)
+            progress.update(bar, completed=received)
+    if received != file.size:
+        raise _BadAnswerError(f"{received} bytes instead of {file.size}")
 
-    def run() -> None:
-        try:
-            download(url, bounded, None)
-            outcome.put(None)
-        except BaseException as error:
-            outcome.put(error)
-        finally:
-            for answer in answers:
-                answer.close()
 
-    threading.Thread(target=run, daemon=True).start()
-    while True:
-        try:
-            error = outcome.get(timeout=min(0.5, SILENCE_SECONDS))
-            break
-        except queue.Empty:
-            if bounded.is_too_slow():
-                bounded.abandoned = True
-                raise _BadAnswerError("a stalled answer") from None
-    if error is not None:
-        raise error
-    if output.tell() != file.size:
-        raise _BadAnswerError(f"{output.tell()} bytes instead of {file.size}")
+def _receive(url: str, chunks: queue.Queue[bytes | Exception | None]) -> None:
+    # The queue stays full when it is no longer read, which ends this and closes the connection.
+    with contextlib.closing(_answer(url)) as answer, contextlib.suppress(queue.Full):
+        for chunk in answer:
+            chunks.put(chunk, timeout=SILENCE_SECONDS)
+
+
+def _answer(url: str) -> Generator[bytes | Exception | None, None, None]:
+    """The content in chunks, then `None`; or, instead of the rest, the error that ended it."""
+    try:
+        timeout = (CONNECT_SECONDS, SILENCE_SECONDS)
+        with requests.get(url, stream=True, timeout=timeout) as answer:
+            answer.raise_for_status()
+            yield from answer.iter_content(CHUNK_BYTES)
+        yield None
+    except Exception as error:
+        yield error
 
 
 def _reason(error: Exception) -> str:
@@ -180,31 +209,3 @@ def _reason(error: Exception) -> str:
 
 class _BadAnswerError(Exception):
     """A server sent something other than the file."""
-
-
-class _Bounded:
-    """Passes bytes on, until there are more than there should be or nobody waits for them."""
-
-    def __init__(self, output: IO[bytes], size: int) -> None:
-        self._output = output
-        self._left = size
-        self._received = 0
-        self._started = time.monotonic()
-        self.abandoned = False
-
-    def is_too_slow(self) -> bool:
-        """Whether, after a first while, the bytes come slower than any usable connection's."""
-        elapsed = time.monotonic() - self._started
-        return elapsed > SILENCE_SECONDS and self._received < SLOWEST * elapsed
-
-    def write(self, data: bytes) -> int:
-        self._left -= len(data)
-        self._received += len(data)
-        if self._left < 0:
-            raise _BadAnswerError("more bytes than the file has")
-        if self.abandoned:
-            raise _BadAnswerError("a stalled answer")
-        return self._output.write(data)
-
-    def flush(self) -> None:
-        self._output.flush()

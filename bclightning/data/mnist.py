@@ -54,7 +54,8 @@ class MNIST(CentredImageDataModule):
     ``root/MNIST/raw`` as torchvision lays them.
 
     Raises:
-        DataError: In `prepare_data`: a file is damaged, or missing and not to be had.
+        DataError: In `prepare_data`: a file is damaged, or missing and cannot be
+            downloaded.
     """
 
     name: str = "mnist"

@@ -40,7 +40,8 @@ class SVHN(CachedImageDataModule):
     channels. Arguments as of `CachedImageDataModule`; the three ``.mat`` files lie in `root`.
 
     Raises:
-        DataError: In `prepare_data`: a file is damaged, or missing and not to be had.
+        DataError: In `prepare_data`: a file is damaged, or missing and cannot be
+            downloaded.
     """
 
     name: str = "svhn"

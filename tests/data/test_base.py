@@ -1,5 +1,6 @@
 """Batches and orders that all data sets share."""
 
+import lightning
 import pytest
 import torch
 from hypothesis import given
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 from bclightning.data import Digits
 from bclightning.data.base import EpochSampler, ImageTensors
 from bclightning.errors import UserError
+from bclightning.seeds import RunSeeds, derive_seed
 
 counts, seeds, epochs = st.integers(1, 60), st.integers(0, 2**31), st.integers(0, 10**4)
 
 
 def order(count: int, seed: int, epoch: int, before: tuple[int, ...] = ()) -> list[int]:
-    sampler = EpochSampler(count, seed)
+    sampler = EpochSampler(count, RunSeeds(seed))
     for other in before:
         sampler.set_epoch(other)
         list(sampler)
@@ -63,10 +65,61 @@ def test_an_epoch_is_the_same_in_a_fresh_data_module_and_in_an_old_one():
     assert labels(old, 1) == labels(Digits(seed=3), 1) != first
 
 
-def test_the_runs_seed_is_the_default(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "17")
-    assert Digits().seed == 17
+@pytest.fixture
+def torchs_generator():
+    """Torch's global generator, put back after the test."""
+    with torch.random.fork_rng():
+        yield
+
+
+def test_the_runs_seed_is_the_default(torchs_generator, monkeypatch):
+    # Lightning's function sets the variable too, which is not what is read.
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    lightning.seed_everything(17, verbose=False)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "18")
+    assert Digits().seed is None
+    assert Digits().seeds == RunSeeds(17)
     assert Digits(seed=2).seed == 2
+    assert Digits(seed=2).seeds == RunSeeds(2)
+
+
+def test_an_initial_seed_of_64_bits_is_taken_modulo_32_bits(torchs_generator):
+    torch.manual_seed(2**40 + 5)
+    assert Digits().seeds == RunSeeds(5)
+
+
+def loaded_order(loader) -> list[int]:
+    return list(loader.sampler)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_runs_seeds_replace_the_default_and_keep_a_seed_of_the_data_modules_own(
+    torchs_generator, version
+):
+    torch.manual_seed(1)
+    data, own = Digits(), Digits(seed=3)
+    before = data.train_dataloader()
+    data.use_seeds(7, version)
+    own.use_seeds(7, version)
+    assert data.seeds == RunSeeds(7, version)
+    assert own.seeds == RunSeeds(3, version)
+    # A loader keeps the seeds of the time when it was made.
+    assert loaded_order(before) == loaded_order(Digits(seed=1).train_dataloader())
+    assert loaded_order(data.train_dataloader()) == list(EpochSampler(1197, RunSeeds(7, version)))
+    assert loaded_order(own.train_dataloader()) == list(EpochSampler(1197, RunSeeds(3, version)))
+
+
+def test_an_order_of_version_1_is_that_of_recorded_runs():
+    sampler = EpochSampler(8, RunSeeds(7, version=1))
+    sampler.set_epoch(3)
+    assert list(sampler) == [1, 5, 2, 0, 7, 6, 3, 4]
+    generator = torch.Generator().manual_seed(derive_seed(7, 3))
+    assert list(sampler) == torch.randperm(8, generator=generator).tolist()
+
+
+def test_an_unknown_version_of_seeding_is_refused():
+    with pytest.raises(ValueError, match="seeding version must be 1 or 2, and is 0"):
+        Digits().use_seeds(7, 0)
 
 
 def test_statistics_take_a_fixed_spread_of_training_images():
@@ -77,16 +130,6 @@ def test_statistics_take_a_fixed_spread_of_training_images():
     assert len(some) == 100
     assert torch.equal(some[[0, -1]], everything[[0, -1]])
     assert torch.equal(some, torch.cat([i for i, _ in data.statistics_dataloader(100)]))
-
-
-def test_digits_are_split_evenly_and_centred_with_the_training_mean():
-    splits = Digits().loaded_splits()
-    for name, share in (("val", 30), ("test", 30)):
-        assert (splits[name].labels.bincount() - share).abs().max() <= 2
-    assert splits["train"].images.mean(0).abs().max() < 1e-6
-    assert splits["test"].images.mean(0).abs().max() > 1e-3
-    rows = torch.cat([split.images.flatten(1) for split in splits.values()])
-    assert len(rows) == 1797
 
 
 def test_one_image_is_what_the_batch_holds():
@@ -106,7 +149,7 @@ def test_a_batch_of_nothing_is_refused(key):
 def test_a_negative_seed_or_no_images_for_statistics_are_refused():
     with pytest.raises(ValueError, match="seed must not be negative"):
         Digits(seed=-1)
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="at least one image, and the limit is 0"):
         Digits().statistics_dataloader(0)
 
 

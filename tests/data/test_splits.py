@@ -16,6 +16,7 @@ from bclightning.data import CIFAR10, MNIST, SVHN, svhn
 from bclightning.data.base import EpochSampler, ImageDataModule, ImageTensors
 from bclightning.data.cifar10 import read_batch
 from bclightning.data.files import DataFile
+from bclightning.seeds import RunSeeds
 
 
 class Places(ImageDataModule):
@@ -51,7 +52,7 @@ def test_statistics_take_different_images_at_equal_distances_from_end_to_end(cou
 
 
 def test_an_order_neither_uses_nor_moves_the_global_generator():
-    sampler = EpochSampler(20, seed=1)
+    sampler = EpochSampler(20, RunSeeds(1))
     torch.manual_seed(0)
     state = torch.get_rng_state()
     first = list(sampler)
