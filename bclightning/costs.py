@@ -44,7 +44,7 @@ class Operations:
     additions: int = 0
 
     def __add__(self, other: "Operations") -> "Operations":
-        """Both together."""
+        """The sum of both."""
         return Operations(
             self.multiplications + other.multiplications, self.additions + other.additions
         )
@@ -55,16 +55,16 @@ class LayerCost:
     """A layer that has parameters, and what it costs.
 
     Attributes:
-        name: Of the module.
-        kind: Its class.
-        shape: Of its weight.
+        name: Name of the module.
+        kind: Class of the module.
+        shape: Shape of its weight.
         binary: Whether the weight is binary.
         parameters: Number of parameters, each counted in the first layer that uses it.
-        bits: What they take at test time: one bit a binary weight, 32 each other.
-        test: Arithmetic at test time, by binary weights; ``None`` for a kind that is not counted.
-        train: Arithmetic of a step of training, per image; likewise.
-        float_test: As `test`, of the twin with real weights.
-        float_train: As `train`, of the twin with real weights.
+        bits: Bits that they take at test time: one for a binary weight, 32 for any other.
+        test: Arithmetic at test time, with binary weights; ``None`` for a kind that is not counted.
+        train: Arithmetic of a training step, per image; ``None`` for a kind that is not counted.
+        float_test: The same as `test` for the twin with real weights.
+        float_train: The same as `train` for the twin with real weights.
     """
 
     name: str
@@ -196,7 +196,7 @@ class Energy:
 
     @property
     def total(self) -> float:
-        """Both together."""
+        """Arithmetic and traffic together."""
         return self.arithmetic + self.traffic
 
 
@@ -204,8 +204,8 @@ def energy(operations: Operations, bits: int) -> Energy:
     """The energy of operations on 32-bit floats, and of reading weights from DRAM.
 
     Args:
-        operations: Of one image.
-        bits: That all weights take.
+        operations: Operations for one image.
+        bits: Number of bits that all weights take.
 
     Example:
         >>> energy(Operations(multiplications=1_000_000, additions=0), 64).arithmetic

@@ -1,4 +1,4 @@
-"""The paper's test-time methods (section 2.6), with batch norm as trained or re-estimated."""
+"""A trained network under each kind of evaluation weights and batch-norm statistics."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,27 +12,28 @@ from torch import Tensor, nn
 from bclightning.functional import binarize_stochastic
 from bclightning.nn import (
     binary_layers,
+    evaluates_other_weights,
     evaluating_with,
     in_evaluation_mode,
     preserving_batch_norm,
     reestimate_batch_norm_,
-    trains_and_evaluates_differently,
 )
 from bclightning.seeds import derive_seed
-from bclightning.vocabulary import BatchNormStatistics, EvalWeights
+from bclightning.vocabulary import AS_TRAINED, RE_ESTIMATED, BatchNormStatistics, EvalWeights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The error of a network under one test-time method.
+    """A metric of a network with some evaluation weights and batch-norm statistics.
 
     Attributes:
-        weights: The weights used.
-        batch_norm: The batch-norm statistics used.
-        value: Share of wrongly classified images, in percent.
-        ensemble_size: Number of networks of an ensemble.
+        weights: Evaluation weights (section 2.6).
+        batch_norm: Batch-norm statistics.
+        value: Value of the metric; of a classifier, the share of wrongly classified images in
+            percent.
+        ensemble_size: Number of networks of an ensemble, else ``None``.
     """
 
     weights: EvalWeights
@@ -41,7 +42,7 @@ class EvaluationResult:
     ensemble_size: int | None = None
 
     def entry(self) -> dict[str, Any]:
-        """The result as plain data, without what does not apply.
+        """The result as plain data, without what is ``None``.
 
         Example:
             >>> EvaluationResult("real", "as trained", 1.5).entry()
@@ -51,7 +52,7 @@ class EvaluationResult:
 
 
 def default_evaluation(network: nn.Module) -> tuple[EvalWeights, BatchNormStatistics]:
-    """The method that stands for a network: the one that validation used to choose its epoch.
+    """The evaluation that stands for a network: the one that validation used to choose its epoch.
 
     Binary weights after deterministic training, real ones otherwise (section 2.6); re-estimated
     statistics where the weights are not those of training.
@@ -63,19 +64,19 @@ def default_evaluation(network: nn.Module) -> tuple[EvalWeights, BatchNormStatis
     """
     layers = binary_layers(network).values()
     binary = any(layer.eval_weights == "binary" for layer in layers)
-    differs = trains_and_evaluates_differently(network)
-    return "binary" if binary else "real", "re-estimated" if differs else "as trained"
+    differs = evaluates_other_weights(network)
+    return "binary" if binary else "real", RE_ESTIMATED if differs else AS_TRAINED
 
 
 @contextlib.contextmanager
 def sampled(network: nn.Module, seed: int) -> Iterator[None]:
-    """Let a network be one of those that the stochastic rule draws (section 2.6, method 3).
+    """Replace latent weights by one draw of the stochastic rule, as for an ensemble (section 2.6).
 
     One draw serves the whole block, batch-norm statistics and predictions alike.
 
     Args:
-        network: A network with binary layers; its latent weights are put back in the end.
-        seed: Of the draw.
+        network: A network with binary layers; its latent weights are restored in the end.
+        seed: Seed of the draw.
 
     Example:
         >>> from bclightning.nn import BinaryLinear
@@ -133,8 +134,8 @@ def ensemble_errors(
         batches: What to classify.
         statistics: Training images to re-estimate each member's batch-norm statistics from.
         size: Number of networks drawn.
-        seed: Of the draws.
-        precision: Makes the context of each forward pass.
+        seed: Seed of the draws.
+        precision: Function that makes the context of each forward pass.
 
     Returns:
         The error with batch-norm statistics as trained, and re-estimated for each member.
@@ -162,8 +163,8 @@ def ensemble_errors(
             with preserving_batch_norm(network):
                 reestimate_batch_norm_(network, (images.to(device) for images, _ in statistics))
                 again = scores_of(network, batches)
-        sums["as trained"] = sums.get("as trained", 0) + as_trained
-        sums["re-estimated"] = sums.get("re-estimated", 0) + again
+        sums[AS_TRAINED] = sums.get(AS_TRAINED, 0) + as_trained
+        sums[RE_ESTIMATED] = sums.get(RE_ESTIMATED, 0) + again
     return [
         EvaluationResult(
             "ensemble", which, _percent(int((total.argmax(1) != labels).sum()), len(labels)), size
@@ -223,7 +224,7 @@ def errors_by_weights(
         batches: What to classify.
         statistics: Training images to re-estimate batch-norm statistics from, in large batches.
         kinds: ``binary``, ``real`` or both; all that the network has when left out.
-        precision: Makes the context of each forward pass, for automatic mixed precision.
+        precision: Function that makes the context of each forward pass, for mixed precision.
 
     Returns:
         Two results for each kind of weights.
@@ -241,10 +242,10 @@ def errors_by_weights(
         if weights == "ensemble":
             raise ValueError("an ensemble's errors come from ensemble_errors")
         with evaluating_with(network, weights), precision():
-            results.append(EvaluationResult(weights, "as trained", error_rate(network, batches)))
+            results.append(EvaluationResult(weights, AS_TRAINED, error_rate(network, batches)))
             with preserving_batch_norm(network):
                 reestimate_batch_norm_(network, (images.to(device) for images, _ in statistics))
                 results.append(
-                    EvaluationResult(weights, "re-estimated", error_rate(network, batches))
+                    EvaluationResult(weights, RE_ESTIMATED, error_rate(network, batches))
                 )
     return results

@@ -1,6 +1,5 @@
 """Whole epochs on MNIST: the data alone, and `bcl fit` beside the tightest loop by hand."""
 
-import contextlib
 import io
 import os
 import statistics
@@ -10,17 +9,20 @@ from pathlib import Path
 
 import torch
 from harness import interleave, show
+from rich.console import Console
 from torch import Tensor
 
 from bclightning.data import MNIST
 from bclightning.functional import squared_hinge_loss
 from bclightning.models import MLP
 from bclightning.nn import (
+    evaluates_other_weights,
     preserving_batch_norm,
     reestimate_batch_norm_,
-    trains_and_evaluates_differently,
 )
 from bclightning.runs.allocator import keep_freed_memory
+from bclightning.runs.config import RunConfig
+from bclightning.runs.progress import RunProgress
 from bclightning.runs.run import fit
 from bclightning.training import ReestimateBatchNorm
 from bclightning.training.optim import exponential_decay, make_optimizer
@@ -64,11 +66,15 @@ def epoch() -> None:
 
 def _fit(method: str) -> float:
     """Seconds of training and validation, as the run's record has them."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        words = ["--config", "mnist.yaml", "--trainer.max_epochs", str(EPOCHS)]
-        words += ["--runs_dir", folder, f"--model.network.regularizer={method}"]
-        record = fit([*words, "--wandb.mode=offline", f"--data.root={_root()}"])
-    return record.train_seconds
+    options = {
+        "trainer.max_epochs": EPOCHS,
+        "model.network.regularizer": method,
+        "data.root": str(_root()),
+        "wandb.mode": "offline",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        config = RunConfig.load("mnist.yaml", {**options, "runs_dir": folder})
+        return fit(config, callbacks=[RunProgress(Console(file=io.StringIO()))]).train_seconds
 
 
 def _by_hand(method: str) -> float:
@@ -89,7 +95,7 @@ def _by_hand(method: str) -> float:
         decay.step()
         network.eval()
         with torch.inference_mode(), preserving_batch_norm(network):
-            if trains_and_evaluates_differently(network):
+            if evaluates_other_weights(network):
                 statistics_of = data.statistics_dataloader(ReestimateBatchNorm().images)
                 reestimate_batch_norm_(network, (some for some, _ in statistics_of))
             for some, theirs in zip(held_images.split(1000), held_labels.split(1000), strict=True):

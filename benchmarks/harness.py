@@ -1,4 +1,4 @@
-"""Interleaved timing: variants take turns, so that what disturbs one disturbs all."""
+"""Interleaved timing: variants take turns, so that a disturbance affects all of them alike."""
 
 import statistics
 import time
@@ -13,11 +13,11 @@ class Ratio:
     """A variant's time as a multiple of the base's.
 
     Attributes:
-        name: The variant.
+        name: Name of the variant.
         median: Median over rounds of the ratio within a round.
-        low: First quartile.
-        high: Third quartile.
-        milliseconds: Median time of one call.
+        low: First quartile of these ratios.
+        high: Third quartile of these ratios.
+        milliseconds: Median time of one call of the variant.
     """
 
     name: str
@@ -33,11 +33,11 @@ def interleave(
     """Time variants in turns and compare each with the base, round by round.
 
     Args:
-        variants: What to call, by name.
-        base: The variant that the others are compared with.
-        rounds: How often each variant has its turn.
-        calls: Calls in a turn.
-        warm_up: Calls of each variant before.
+        variants: Functions to time, by name.
+        base: Name of the variant that the others are compared with.
+        rounds: Number of turns of each variant.
+        calls: Number of calls in a turn.
+        warm_up: Number of calls of each variant before the first round.
     """
     for call in variants.values():
         for _ in range(warm_up):
@@ -45,7 +45,7 @@ def interleave(
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
     for turn in range(rounds):
-        # Each variant follows each other one equally often.
+        # The first variant of a round changes, so that none always follows the same other one.
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             call = variants[name]
             began = time.perf_counter()
@@ -56,13 +56,13 @@ def interleave(
 
 
 def _ratio(name: str, times: list[float], base: list[float]) -> Ratio:
-    ratios = sorted(mine / other for mine, other in zip(times, base, strict=True))
+    ratios = [own / other for own, other in zip(times, base, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
     return Ratio(name, median, low, high, 1000 * statistics.median(times))
 
 
 def show(title: str, ratios: list[Ratio], goals: dict[str, float]) -> None:
-    """Print ratios with their spread, and the goal where there is one."""
+    """Print ratios with their quartiles, and the goals of those that have one."""
     print(f"\n{title}")
     width = max(len(ratio.name) for ratio in ratios)
     for ratio in ratios:

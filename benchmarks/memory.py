@@ -1,16 +1,18 @@
-"""The peak of memory in training: weights, moments, gradients and what a step adds to them."""
+"""Peak memory in training: weights, moments, gradients and the temporary memory of a step."""
 
 import torch
-from steps import METHODS, batch, mlp, step_of
+from steps import COMPARED, batch, mlp, step_of
 from torch.profiler import ProfilerActivity, profile
 
+from bclightning.vocabulary import Regularizer
 
-def peak(method: str) -> float:
-    """The peak of the memory of all tensors in MB, over a few steps from the network's making."""
+
+def peak(regularizer: Regularizer) -> float:
+    """Peak memory of all tensors in MB, from building the network to its fourth step."""
     torch.manual_seed(0)
     images, labels = batch(100, 1, 28, 28)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step = step_of(mlp(method), images, labels)
+        step = step_of(mlp(regularizer), images, labels)
         for _ in range(4):
             step()
     level = highest = 0
@@ -22,9 +24,9 @@ def peak(method: str) -> float:
 
 
 def memory() -> None:
-    """The peak of training as a multiple of full precision's."""
-    print("\nMNIST step, peak of memory / full precision")
-    peaks = {method: peak(method) for method in METHODS}
-    for method, value in peaks.items():
-        goal = "   goal 1.10" if method == "deterministic" else ""
-        print(f"  {method:<13}  {value / peaks['none']:5.2f}  {value:8.1f} MB{goal}")
+    """Peak memory in training as a multiple of that in full precision."""
+    print("\nMNIST step, peak memory / full precision")
+    peaks = {regularizer: peak(regularizer) for regularizer in COMPARED}
+    for regularizer, value in peaks.items():
+        goal = "   goal 1.10" if regularizer == "deterministic" else ""
+        print(f"  {regularizer:<13}  {value / peaks['none']:5.2f}  {value:8.1f} MB{goal}")

@@ -11,13 +11,12 @@ from pathlib import Path
 import yaml
 
 FIRST_STEP = """
-import sys, time
-from bclightning.runs import run as fit
+from bclightning.runs import RunConfig, fit
 from lightning.pytorch import Callback
 class Stop(Callback):
     def on_train_batch_end(self, *arguments):
         import os; os._exit(0)
-fit.fit(sys.argv[1:], [Stop()])
+fit(RunConfig.load("digits.yaml", {"wandb.mode": "offline"}), callbacks=[Stop()])
 """
 
 
@@ -41,8 +40,7 @@ def start_up() -> None:
     for turn in range(8):
         with tempfile.TemporaryDirectory() as folder:
             base = _seconds(imports, folder)
-            words = ["--config", "digits.yaml", "--wandb.mode=offline"]
-            ours = _seconds([sys.executable, "-c", FIRST_STEP, *words], folder)
+            ours = _seconds([sys.executable, "-c", FIRST_STEP], folder)
         if turn:  # the first fills the caches of files and of compiled code
             ratios.append(ours / base)
             times.append(ours)
@@ -59,7 +57,7 @@ def sweeps() -> None:
     trials = 12
     definition = {
         "recipe": "digits.yaml",
-        "methods": ["stochastic"],
+        "arms": ["stochastic"],
         "overrides": {"wandb.mode": "disabled", "trainer.max_epochs": 50},
         "space": {"model.learning_rate": {"low": 1e-3, "high": 1e-2}},
         "trials": trials,

@@ -1,4 +1,4 @@
-"""One product with ±1 weights, in every way that is installed, and the packed network."""
+"""One product with ±1 weights, with every library that is installed, and the packed network."""
 
 import functools
 import importlib.util
@@ -19,7 +19,7 @@ Product = Callable[[], object]
 
 
 def products() -> None:
-    """A 4096 x 4096 layer and the paper's MNIST network, for one image and for many."""
+    """A 4096 x 4096 layer and the paper's MNIST network, for one image and for batches."""
     torch.manual_seed(0)
     for batch in (1, 8, 256):
         ways = layer(4096, 4096, batch)
@@ -37,7 +37,7 @@ def products() -> None:
 
 
 def layer(features: int, outputs: int, batch: int) -> dict[str, Product]:
-    """Ways to compute one product, each checked against float32 before it is timed."""
+    """The ways to compute one product, each compared with float32 before it is timed."""
     weight = torch.randint(0, 2, (outputs, features)).float() * 2 - 1
     inputs = torch.randn(batch, features)
     narrow = inputs.bfloat16()
@@ -64,7 +64,7 @@ def layer(features: int, outputs: int, batch: int) -> dict[str, Product]:
     for name, way in ways.items():
         try:
             result = way().float()
-        except Exception as error:  # what a peer does not support, it says in its own ways
+        except Exception as error:  # each library has its own errors for what it does not support
             print(f"  {name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
             continue
         off = float((result - exact).abs().max() / exact.abs().max())
@@ -76,7 +76,7 @@ def layer(features: int, outputs: int, batch: int) -> dict[str, Product]:
 
 
 def networks(batch: int) -> dict[str, Product]:
-    """The packed MNIST network in each storage."""
+    """The packed MNIST network with each storage of its weights."""
     model = PackedModel.of(MLP(), (1, 28, 28), [str(digit) for digit in range(10)])
     images = torch.randn(batch, 1, 28, 28)
     return {
@@ -86,7 +86,7 @@ def networks(batch: int) -> dict[str, Product]:
 
 
 def _int4(inputs: Tensor, weight: Tensor) -> Callable[[], Tensor]:
-    # -1 is stored as 7 and +1 as 9, around 8.
+    # The zero point is 8: -1 is stored as 7 and +1 as 9.
     outputs, features = weight.shape
     packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu((8 + weight).int(), 1)
     groups = torch.ones(features // 128, outputs, 2, dtype=torch.bfloat16)
@@ -134,7 +134,7 @@ def _onnxruntime(inputs: Tensor, weight: Tensor, width: int) -> Callable[[], Ten
     model = make.make_model(graph, opset_imports=domains, ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its idle threads would spin beside the others' turns.
+    # Otherwise, its idle threads would spin during the turns of the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     given = inputs.numpy()

@@ -14,8 +14,10 @@ from bclightning.models import MLP, ConvNet
 from bclightning.nn import clip_latent_weights_
 from bclightning.training.binary_adam import BinaryAdam
 from bclightning.training.optim import make_optimizer
+from bclightning.vocabulary import Regularizer
 
-METHODS = ("none", "deterministic", "stochastic")
+COMPARED: tuple[Regularizer, ...] = ("none", "deterministic", "stochastic")
+"""The regularizers to time: full precision, and both binarizations."""
 
 Step = Callable[[], None]
 
@@ -23,10 +25,10 @@ Step = Callable[[], None]
 def step_of(
     network: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype = torch.float32
 ) -> Step:
-    """A training step with all that `bcl fit` does in one, without Lightning around it."""
+    """A training step with everything that `bcl fit` does in one, without Lightning."""
     optimizer = make_optimizer(network, "adam", 1e-3)
     if not isinstance(optimizer, BinaryAdam):
-        # As the callback ClipWeights does.
+        # The callback ClipWeights does the same.
         optimizer.register_step_post_hook(lambda *_: clip_latent_weights_(network))
     network.train()
 
@@ -50,13 +52,13 @@ def batch(count: int, *shape: int) -> tuple[Tensor, Tensor]:
     return torch.randn(count, *shape), torch.randint(0, 10, (count,))
 
 
-def mlp(method: str, width: int = 1024) -> nn.Module:
+def mlp(regularizer: Regularizer, width: int = 1024) -> nn.Module:
     """The paper's MNIST network."""
-    return MLP(784, [width] * 3, 10, regularizer=method)
+    return MLP(784, [width] * 3, 10, regularizer=regularizer)
 
 
 def brevitas_mlp() -> nn.Module | None:
-    """The same network of a peer's binary layers, where the peer is installed."""
+    """The same network with the binary layers of Brevitas, if it is installed."""
     if importlib.util.find_spec("brevitas") is None:
         return None
     from brevitas.nn import QuantLinear
@@ -80,9 +82,9 @@ def mnist() -> None:
     """The paper's MNIST network, batch 100."""
     torch.manual_seed(0)
     data = batch(100, 1, 28, 28)
-    steps = {method: step_of(mlp(method), *data) for method in METHODS}
-    for method in METHODS:
-        steps[f"{method}, bf16"] = step_of(mlp(method), *data, torch.bfloat16)
+    steps: dict[str, Step] = {name: step_of(mlp(name), *data) for name in COMPARED}
+    for name in COMPARED:
+        steps[f"{name}, bf16"] = step_of(mlp(name), *data, torch.bfloat16)
     if (peer := brevitas_mlp()) is not None:
         steps["Brevitas, deterministic"] = step_of(peer, *data)
     goals = {
@@ -101,22 +103,22 @@ def convolutional() -> None:
     """The CIFAR-10 network at a quarter of its width, batch 50."""
     torch.manual_seed(0)
     data = batch(50, 3, 32, 32)
-    steps = {method: step_of(ConvNet(width=0.25, regularizer=method), *data) for method in METHODS}
+    steps = {name: step_of(ConvNet(width=0.25, regularizer=name), *data) for name in COMPARED}
     goals = {"deterministic": 1.02, "stochastic": 1.04}
     ratios = interleave(steps, "none", rounds=30, calls=2)
     show("CIFAR-10 step, width 0.25 / full precision", ratios, goals)
 
 
 def widths() -> None:
-    """Our ratio as the network grows."""
+    """The same ratios for networks of growing width."""
     for width in (256, 512, 1024, 2048, 4096):
         torch.manual_seed(0)
         data = batch(100, 1, 28, 28)
-        steps = {method: step_of(mlp(method, width), *data) for method in METHODS}
+        steps = {name: step_of(mlp(name, width), *data) for name in COMPARED}
         calls = 1 if width == 4096 else max(1, 2048 // width)
         show(f"width {width} / full precision", interleave(steps, "none", 15, calls), {})
 
 
 def threads() -> None:
-    """Use as many threads as there are cores, as `bcl fit` does."""
+    """Print the number of threads, which is torch's default as in `bcl fit`, and its version."""
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bclightning.costs import Operations, energy, layer_costs, model_size
+from bclightning.costs import ModelSize, Operations, energy, layer_costs, model_size
 from bclightning.models import MLP, ConvNet
-from bclightning.nn import BinaryLinear, convert_to_binary
+from bclightning.nn import BinaryConv2d, BinaryLinear, convert_to_binary
 
 
 def total(costs, which: str) -> Operations:
@@ -108,3 +108,17 @@ def test_energy_is_the_sum_of_its_parts():
     assert estimate.arithmetic == pytest.approx(10 * 3.7e-12 + 100 * 0.9e-12)
     assert estimate.traffic == pytest.approx(130e-9)
     assert estimate.total == estimate.arithmetic + estimate.traffic
+
+
+def test_size_counts_a_shared_weight_once():
+    layer = BinaryLinear(9, 5, bias=False)
+    assert model_size(nn.Sequential(layer, layer)) == ModelSize(45, 0)
+    size = model_size(nn.Sequential(layer, BinaryConv2d(1, 1, 3)))
+    assert (size.binary_weights, size.real_weights) == (54, 1)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_bits_are_packed_eight_to_a_byte(binary, real):
+    size = ModelSize(binary, real)
+    assert size.float_bytes == 4 * (binary + real)
+    assert 0 <= 8 * (size.packed_bytes - 4 * real) - binary < 8

@@ -1,65 +1,24 @@
 """`bcl compare`: tables of runs, promoted pages, and W&B."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from bclightning.cli.parser import Arguments
 from bclightning.compare.comparison import compare
 from bclightning.compare.loading import FoundRun, gather, gather_from_storage
-from bclightning.compare.render import as_csv, as_json, markdown, print_tables
+from bclightning.compare.render import as_csv, as_json, markdown, terminal_parts
 from bclightning.errors import UserError
 
 DESCRIPTION = (
-    "Compare runs: a table for each data set, with a row for each method, and a test for each pair."
+    "Compare runs: a table for each data set and monitored metric, with a row for each arm, and a "
+    "test for each pair."
 )
 
 
-def compare_runs(arguments: Sequence[str]) -> None:
-    """Run `bcl compare`.
-
-    Args:
-        arguments: The command line after ``compare``.
-
-    Raises:
-        UserError: A mistake in the command line, or runs that cannot be compared.
-    """
-    options = _parser().parse_args(list(arguments))
-    console = Console()
-    if options.check:
-        from bclightning.compare.page import check_page
-
-        _refuse_runs(options.runs, "--check")
-        check_page(Path(options.check))
-        console.print(f"{options.check} is what its records say", highlight=False, soft_wrap=True)
-        return
-    if options.workspace:
-        from bclightning.compare.workspace import save_workspace
-
-        _refuse_runs(options.runs, "--workspace")
-        console.print(save_workspace(options.workspace), highlight=False, soft_wrap=True)
-        return
-    found = _find(options.runs, options.runs_dir, options.wandb, options.storage)
-    comparisons = compare([run.record for run in found])
-    match options.format:
-        case "table":
-            print_tables(console, comparisons)
-        case "markdown":
-            print(markdown(comparisons))
-        case "csv":
-            print(as_csv(comparisons))
-        case "json":
-            print(as_json(comparisons))
-    if options.write:
-        from bclightning.compare.page import write_page
-
-        path = write_page(Path(options.write), found, comparisons)
-        Console(stderr=True).print(f"written: {path}", highlight=False, soft_wrap=True)
-
-
-def _parser() -> Arguments:
-    parser = Arguments("bcl compare", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bcl compare` to a parser."""
     parser.add_argument(
         "runs",
         nargs="*",
@@ -73,7 +32,10 @@ def _parser() -> Arguments:
         help="read the runs of a sweep from its storage, wherever they were made",
     )
     parser.add_argument(
-        "--format", choices=("table", "markdown", "csv", "json"), default="table", help="how"
+        "--format",
+        choices=("table", "markdown", "csv", "json"),
+        default="table",
+        help="what is printed (default: table)",
     )
     parser.add_argument(
         "--write",
@@ -89,7 +51,54 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--runs_dir", default="results/runs", help="folder of all runs (default: results/runs)"
     )
-    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run `bcl compare`.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: A mistake in the command line, or runs that cannot be compared.
+    """
+    console = Console()
+    if options.check:
+        from bclightning.compare.page import check_page
+
+        _refuse_runs(options.runs, "--check")
+        check_page(Path(options.check))
+        console.print(f"{options.check} is what its records say", highlight=False, soft_wrap=True)
+        return 0
+    if options.workspace:
+        from bclightning.compare.workspace import save_workspace
+
+        _refuse_runs(options.runs, "--workspace")
+        console.print(save_workspace(options.workspace), highlight=False, soft_wrap=True)
+        return 0
+    found = _find(options.runs, options.runs_dir, options.wandb, options.storage)
+    comparisons = compare([entry.record for entry in found])
+    match options.format:
+        case "table":
+            for comparison in comparisons:
+                for part in terminal_parts(comparison, console.width):
+                    note = isinstance(part, str)
+                    console.print(part, highlight=False, markup=False, soft_wrap=note)
+        case "markdown":
+            print(markdown(comparisons))
+        case "csv":
+            print(as_csv(comparisons))
+        case "json":
+            print(as_json(comparisons))
+    if options.write:
+        from bclightning.compare.page import write_page
+
+        path = write_page(Path(options.write), found, comparisons)
+        Console(stderr=True).print(f"written: {path}", highlight=False, soft_wrap=True)
+    return 0
 
 
 def _refuse_runs(runs: Sequence[str], option: str) -> None:
@@ -98,26 +107,26 @@ def _refuse_runs(runs: Sequence[str], option: str) -> None:
 
 
 def _find(
-    words: Sequence[str], runs_dir: str, wandb: str | None, storage: str | None
+    names: Sequence[str], runs_dir: str, wandb: str | None, storage: str | None
 ) -> list[FoundRun]:
     if wandb:
         from bclightning.compare.wandb_runs import records_from_wandb
 
-        _refuse_runs(words, "--wandb")
+        _refuse_runs(names, "--wandb")
         return [FoundRun(record, None) for record in records_from_wandb(wandb)]
-    if not words:
+    if not names:
         raise UserError(
             "name runs, a folder of runs or a sweep's definition to compare, or --wandb "
             "ENTITY/PROJECT"
         )
     if storage:
-        if len(words) != 1:
+        if len(names) != 1:
             raise UserError("with --storage name one sweep's definition")
-        elsewhere = gather_from_storage(Path(words[0]), storage)
+        elsewhere = gather_from_storage(Path(names[0]), storage)
         try:
-            here = gather(words, runs_dir)
+            here = gather(names, runs_dir)
         except UserError:
             here = []
-        known = {run.record.run_id for run in here}
-        return [*here, *(run for run in elsewhere if run.record.run_id not in known)]
-    return gather(words, runs_dir)
+        known = {entry.record.run_id for entry in here}
+        return [*here, *(entry for entry in elsewhere if entry.record.run_id not in known)]
+    return gather(names, runs_dir)

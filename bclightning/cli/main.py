@@ -1,74 +1,130 @@
 """Top floor: `bcl`. It reads the first word and imports what that command needs, and no more."""
 
 import contextlib
+import importlib
+import logging
 import os
 import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bclightning import __version__
+from bclightning.cli.parser import Arguments, with_current_names
 from bclightning.errors import UserError, nearest
 from bclightning.runs.interrupt import Interrupted
 from bclightning.storage import full_disk
 
-USAGE = """\
-usage: bcl COMMAND [options]
 
-Train, compare and ship networks with binary weights (BinaryConnect, arXiv 1511.00363).
+@dataclass(frozen=True)
+class Command:
+    """A command of `bcl`, in the module of its name.
 
-commands:
-  fit        train a network:        bcl fit --config mnist.yaml
-             go on after a stop:     bcl fit --resume RUN
-  validate   errors on validation:   bcl validate --run RUN
-  test       errors on the test set: bcl test --run RUN
-  export     one bit a weight:       bcl export RUN
-  predict    classify pictures:      bcl predict MODEL --images *.png
-             classify test images:   bcl predict --run RUN
-  summary    layers, bits, energy:   bcl summary RUN
-  sweep      tune, then repeat:      bcl sweep sweeps/mnist.yaml --jobs 2
-             how far is it:          bcl sweep sweeps/mnist.yaml --status
-  compare    methods side by side:   bcl compare results/runs/mnist
-  reproduce  is a record true here:  bcl reproduce results/mnist/RUN
+    Attributes:
+        examples: What it is for, each with a command line.
+        configures: Whether its options are those of a run's configuration.
+        run_option: Option that names a run, wherever it stands on the line.
+        subject: What the command must be told, where it can do nothing without a word.
+    """
 
-recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml
+    examples: tuple[tuple[str, str], ...]
+    configures: bool = False
+    run_option: str | None = None
+    subject: str | None = None
 
-  bcl COMMAND --help   the options of a command
-  bcl --version        the version
-"""
 
-COMMANDS = (
-    "fit",
-    "validate",
-    "test",
-    "export",
-    "predict",
-    "summary",
-    "sweep",
-    "compare",
-    "reproduce",
+_TRAINED_NETWORK = (
+    "a trained network: bcl {name} RUN, or bcl {name} --config FILE --ckpt_path CHECKPOINT"
 )
 
-# What tells that predictions are asked for of a run, and not of a packed model.
-_OF_A_RUN = ("--run", "--config", "--ckpt_path")
+COMMANDS = {
+    "fit": Command(
+        (
+            ("train a network:", "bcl fit --config mnist.yaml"),
+            ("resume a stopped run:", "bcl fit --resume RUN"),
+        ),
+        configures=True,
+        run_option="--resume",
+    ),
+    "validate": Command(
+        (("errors on validation:", "bcl validate RUN"),), True, "--run", _TRAINED_NETWORK
+    ),
+    "test": Command(
+        (("errors on the test set:", "bcl test RUN"),), True, "--run", _TRAINED_NETWORK
+    ),
+    "export": Command((("one bit a weight:", "bcl export RUN"),), True, "--run", _TRAINED_NETWORK),
+    "predict": Command(
+        (
+            ("classify images:", "bcl predict MODEL --images *.png"),
+            ("classify test images:", "bcl predict RUN"),
+        )
+    ),
+    "summary": Command(
+        (("layers, bits, energy:", "bcl summary RUN"),),
+        True,
+        "--run",
+        "a network: bcl summary RUN, or bcl summary mnist.yaml",
+    ),
+    "sweep": Command(
+        (
+            ("tune, then repeat:", "bcl sweep sweeps/mnist.yaml --jobs 2"),
+            ("progress of a sweep:", "bcl sweep sweeps/mnist.yaml --status"),
+        )
+    ),
+    "compare": Command((("arms side by side:", "bcl compare results/runs/mnist"),)),
+    "reproduce": Command(
+        (("is a record true here:", "bcl reproduce results/mnist/RUN"),),
+        configures=True,
+        subject="a recorded run: bcl reproduce RUN",
+    ),
+    "completion": Command((("tab completion:", 'eval "$(bcl completion bash)"'),)),
+}
+
+
+def usage() -> str:
+    """What `bcl --help` prints."""
+    lines = []
+    for name, command in COMMANDS.items():
+        for place, (purpose, example) in enumerate(command.examples):
+            lines.append(f"  {'' if place else name:<10} {purpose:<23} {example}")
+    return "\n".join(
+        (
+            "usage: bcl COMMAND [options]",
+            "",
+            "Train, compare and ship networks with binary weights (BinaryConnect, "
+            "arXiv 1511.00363).",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml",
+            "",
+            "  bcl COMMAND --help   options of a command",
+            "  bcl --version        version",
+            "",
+        )
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        arguments: The words after ``bcl``; those of the process when ``None``.
+        arguments: The words after ``bcl``; those of the process if ``None``.
 
     Raises:
         SystemExit: With 2 after a user's mistake, which is told in one sentence, with 130 or 143
-            after a signal.
+            after a signal, and with 1 where a command's answer is no.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _ending_with_its_reader():
-            _dispatch(words)
+        with _showing_notices(), _ignore_broken_pipe():
+            code = _dispatch(words)
     except Interrupted as interruption:
+        _say_how_to_resume(interruption)
         raise SystemExit(interruption.exit_code) from None
     except KeyboardInterrupt:
         # Where there is nothing to end in order.
@@ -83,11 +139,93 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"bcl: {full}", file=sys.stderr)
         raise SystemExit(2) from None
+    if code:
+        raise SystemExit(code)
+
+
+def _dispatch(words: list[str]) -> int:
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if name == "--version":
+        print(f"bcl {__version__}")
+        return 0
+    if name not in COMMANDS:
+        hint = nearest(name, COMMANDS)
+        raise UserError(f"there is no command {name!r}{hint}; bcl --help lists them")
+    command = COMMANDS[name]
+    if command.subject is not None and not rest:
+        # Before the second that it takes to import what parses options.
+        raise UserError(f"name {command.subject.format(name=name)}")
+    # Own modules in the current folder are found, after everything that is installed.
+    sys.path.append(os.getcwd())
+    module = importlib.import_module(f"bclightning.cli.{name}")
+    parser = make_parser(name, module)
+    rest = with_current_names(rest)
+    if command.configures:
+        from bclightning.runs.config import parse_words
+
+        options: Any = parse_words(parser, rest, command.run_option)
+    else:
+        options = parser.parse_args(rest)
+    code: int = module.run(options)
+    return code
+
+
+def make_parser(name: str, module: Any) -> Any:
+    """The parser of a command.
+
+    Args:
+        name: Name of the command.
+        module: Its module.
+    """
+    if COMMANDS[name].configures:
+        from bclightning.runs.config import make_run_parser
+
+        parser: Any = make_run_parser(f"bcl {name}", module.DESCRIPTION)
+    else:
+        parser = Arguments(f"bcl {name}", module.DESCRIPTION)
+    module.add_arguments(parser)
+    return parser
+
+
+class _Notices(logging.Handler):
+    """Prints notices as they are, to whatever standard output is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage())
 
 
 @contextlib.contextmanager
-def _ending_with_its_reader() -> Iterator[None]:
-    """End quietly where nobody reads on what is printed, as beside ``| head``.
+def _showing_notices() -> Iterator[None]:
+    logger = logging.getLogger("bclightning")
+    handler, level = _Notices(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _say_how_to_resume(interruption: Interrupted) -> None:
+    if interruption.sweep:
+        print("stopped; the same command resumes it", file=sys.stderr)
+    elif interruption.folder is not None:
+        done = "no epoch is finished yet"
+        if interruption.epochs:
+            done = f"{interruption.epochs} epochs are kept"
+        print(
+            f"stopped; {done}; resume with: bcl fit --resume {interruption.folder}",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def _ignore_broken_pipe() -> Iterator[None]:
+    """End quietly where nobody reads what is printed, as beside ``| head``.
 
     Raises:
         SystemExit: With 1, as rich's tables do.
@@ -96,77 +234,18 @@ def _ending_with_its_reader() -> Iterator[None]:
         try:
             yield
         finally:
-            # What is still kept back would be written when Python ends, and fail outside of this.
+            # What is still buffered would be written when Python ends, and fail outside of this.
             sys.stdout.flush()
     except BrokenPipeError:
-        if not _nobody_reads():
+        if not _stdout_closed():
             # Another pipe than the output.
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
-def _nobody_reads() -> bool:
+def _stdout_closed() -> bool:
     """Whether the output is a pipe whose other end is closed."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _dispatch(words: list[str]) -> None:
-    command, *rest = words or ["--help"]
-    match command:
-        case "-h" | "--help" | "help":
-            print(USAGE, end="")
-        case "--version":
-            print(f"bcl {__version__}")
-        case "fit":
-            from bclightning.runs.run import fit
-
-            fit(rest)
-        case "sweep":
-            _sweep(rest)
-        case "compare":
-            from bclightning.cli.compare import compare_runs
-
-            compare_runs(rest)
-        case "reproduce":
-            from bclightning.runs.reproduce import reproduce
-
-            if not reproduce(rest):
-                raise SystemExit(1)
-        case "validate" | "test":
-            from bclightning.runs.evaluate import evaluate
-
-            evaluate(rest, command)
-        case "predict" if any(word.startswith(_OF_A_RUN) for word in rest):
-            from bclightning.cli.predict import predict
-
-            predict(rest)
-        case "predict":
-            from bclightning.cli.classify import classify
-
-            classify(rest)
-        case "export":
-            from bclightning.cli.export import export
-
-            export(rest)
-        case "summary":
-            from bclightning.cli.summary import summary
-
-            summary(rest)
-        case _:
-            hint = nearest(command, COMMANDS)
-            raise UserError(f"there is no command {command!r}{hint}; bcl --help lists them")
-
-
-def _sweep(arguments: list[str]) -> None:
-    from bclightning.cli.sweep import sweep
-
-    try:
-        failed = sweep(arguments)
-    except Interrupted:
-        print("stopped; the same command goes on", file=sys.stderr)
-        raise
-    if failed:
-        raise SystemExit(failed)

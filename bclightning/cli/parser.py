@@ -1,17 +1,26 @@
-"""Command lines of the commands that train nothing: argparse, with errors in one sentence."""
+"""How command lines are parsed: errors in one sentence, old spellings under today's names."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from bclightning.errors import UserError
+
+# Options that were spelled with hyphens; they work until version 0.3.
+RENAMED = {
+    "--batch-norm": "--batch_norm",
+    "--ensemble-size": "--ensemble_size",
+    "--eval-weights": "--eval_weights",
+}
 
 
 class Arguments(argparse.ArgumentParser):
     """A parser whose errors are `UserError`, and that takes no abbreviations.
 
     Args:
-        prog: The command, as ``bcl sweep``.
-        description: What it does.
+        prog: Name of the command, as ``bcl sweep``.
+        description: What the command does.
 
     Example:
         >>> parser = Arguments("bcl sweep", "Run a sweep.")
@@ -30,4 +39,24 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             UserError: Always.
         """
-        raise UserError(f"{message}; {self.prog} --help lists what there is")
+        raise UserError(f"{message}; {self.prog} --help lists the options")
+
+
+def with_current_names(words: Sequence[str]) -> list[str]:
+    """A command line with each old spelling of an option replaced, which is said once for each.
+
+    Example:
+        >>> with_current_names(["r", "--eval_weights=real"])
+        ['r', '--eval_weights=real']
+    """
+    current = []
+    said = set()
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in RENAMED:
+            if option not in said:
+                print(f"bcl: {option} is now spelled {RENAMED[option]}", file=sys.stderr)
+                said.add(option)
+            word = f"{RENAMED[option]}{equals}{value}"
+        current.append(word)
+    return current

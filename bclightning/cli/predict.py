@@ -1,44 +1,170 @@
-"""`bcl predict --run`: the test images as a trained network classifies them."""
+"""`bcl predict`: classify images with a packed model, or a run's test images with its network."""
 
+import argparse
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
 
-from bclightning.cli.scores import scores_as_csv
-from bclightning.evaluation import default_evaluation, scores_of
-from bclightning.nn import reestimate_batch_norm_
-from bclightning.runs.config import take_option
-from bclightning.runs.rebuild import rebuilt, require_loader, statistics_batches
+from bclightning.cli.parser import Arguments
+from bclightning.errors import UserError
+from bclightning.inference.images import read_images
+from bclightning.inference.packed import PackedModel
+from bclightning.inference.runtime import PackedNetwork
 from bclightning.storage import checked_target, write_text
 
+DESCRIPTION = (
+    "Classify images. With a packed model, which bcl export writes: the files of --images. With a "
+    "run: its test images, into a CSV file."
+)
 
-def predict(arguments: Sequence[str]) -> Path:
-    """Run `bcl predict`: write the class and the scores of each test image to a CSV file."""
-    output, rest = take_option(arguments, "--output")
-    given = rebuilt(
-        rest, "predict", {"--output": "The CSV file to write; predictions.csv when left out."}
+# Numbers of what is printed; a file holds all.
+MAX_CLASSES_SHOWN = 3
+MAX_IMAGES_SHOWN = 50
+
+BATCH_SIZE = 256
+
+# So many images are classified faster on the bits than the bits are unpacked.
+MAX_IMAGES_ON_BITS = 8
+
+
+def add_arguments(parser: Arguments) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "source", nargs="?", metavar="MODEL|RUN", help="file of a packed model, or a run"
     )
-    model, datamodule = given.model, given.datamodule
-    path = checked_target(output or "predictions.csv")
-    require_loader(datamodule, "predict_dataloader")
-    weights, statistics = default_evaluation(model)
-    # In one process, as for the errors: of several each would classify, and write, its own part.
-    device = given.trainer.strategy.root_device
-    model.to(device)
-    datamodule.setup("predict")
-    with given.trainer.precision_plugin.forward_context():
-        if statistics == "re-estimated":
-            datamodule.setup("fit")
-            batches = statistics_batches(datamodule)
-            reestimate_batch_norm_(model, (images.to(device) for images, _ in batches))
-        scores = scores_of(model, datamodule.predict_dataloader())
-    classes = getattr(datamodule, "class_names", None) or [str(i) for i in range(scores.shape[1])]
-    write_text(path, scores_as_csv(range(len(scores)), scores, classes))
+    parser.add_argument("--run", metavar="RUN", help="a run: its folder, or its id")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="PNG, JPEG or BMP files, or .npy arrays of raw pixels: (height, width), (channels, "
+        "height, width) or (count, channels, height, width)",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="CSV file for all scores (a run: predictions.csv)"
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration of a --ckpt_path")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint than a run's best")
+    parser.add_argument(
+        "--data.root", dest="root", metavar="DIR", help="folder of the data, as of bcl fit"
+    )
+    parser.add_argument(
+        "--trainer.accelerator", dest="accelerator", metavar="NAME", help="cpu, gpu, ..."
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Classify with a packed model if the source is a file, else with a run's network."""
+    if options.source and Path(options.source).is_file():
+        _classify(options)
+    else:
+        _predict(options)
+    return 0
+
+
+def _classify(options: argparse.Namespace) -> None:
+    if not options.images:
+        raise UserError("say which images: bcl predict MODEL --images FILE ...")
+    output = None if options.output is None else checked_target(options.output)
+    model = PackedModel.read(options.source)
+    if model.preprocessing is None:
+        raise UserError(
+            f"{options.source} does not say how pixels are prepared, or the file that does, "
+            "NAME.preprocessing.safetensors, is not beside it"
+        )
+    names, images = [], []
+    for name in options.images:
+        pixels = read_images(Path(name), model.image_shape, model.preprocessing.max_pixel)
+        names += [name] if len(pixels) == 1 else [f"{name}[{i}]" for i in range(len(pixels))]
+        images.append(pixels)
+    network = PackedNetwork(model, "bits" if len(names) <= MAX_IMAGES_ON_BITS else "float32")
+    scores = torch.cat(
+        [
+            network(network.prepare(batch))
+            for pixels in images
+            for batch in torch.split(pixels, BATCH_SIZE)
+        ]
+    )
+    if output is not None:
+        write_text(output, scores_as_csv(names, scores, network.class_names))
+    _print_scores(names, scores, network.class_names)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from bclightning.cli.evaluate import trained_network
+    from bclightning.runs.config import RunConfig
+    from bclightning.runs.predict import predict
+
+    if options.images:
+        raise UserError(
+            "--images goes with a packed model, and no file "
+            f"{options.source or 'of one'} was found; bcl export writes one"
+        )
+    given = {"data.root": options.root, "trainer.accelerator": options.accelerator}
+    places = {key: value for key, value in given.items() if value is not None}
+    source = options.run or options.source
+    if source is not None:
+        config = RunConfig.from_run(source, places)
+    elif options.config is not None:
+        config = RunConfig.load(options.config, places)
+    else:
+        raise UserError("name a packed model or a run: bcl predict MODEL|RUN")
+    path = checked_target(options.output or "predictions.csv")
+    network = trained_network(config, options.ckpt_path, "predict")
+    prediction = predict(network)
+    numbers = range(len(prediction.scores))
+    write_text(path, scores_as_csv(numbers, prediction.scores, prediction.class_names))
     Console().print(
-        f"{given.name}: {len(scores)} predictions with {weights} weights and batch-norm statistics "
-        f"{statistics}, in {path}",
+        f"{network.name}: {len(numbers)} predictions with {prediction.weights} weights and "
+        f"batch-norm statistics {prediction.batch_norm}, in {path}",
         highlight=False,
         soft_wrap=True,
     )
-    return path
+
+
+def scores_as_csv(names: Sequence[object], scores: Tensor, classes: Sequence[str]) -> str:
+    """A line for each image: its name, its class, and the score of each class.
+
+    Args:
+        names: Names of the images.
+        scores: Scores of shape (images, classes).
+        classes: Names of the classes.
+
+    Example:
+        >>> print(scores_as_csv(["a.png"], torch.tensor([[0.5, -1.0]]), ["cat", "dog"]), end="")
+        image,class,score cat,score dog
+        a.png,cat,0.5,-1
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "class", *(f"score {name}" for name in classes)])
+    for name, row in zip(names, scores.tolist(), strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        writer.writerow([name, classes[best], *(f"{score:.6g}" for score in row)])
+    return text.getvalue()
+
+
+def _print_scores(names: Sequence[str], scores: Tensor, classes: Sequence[str]) -> None:
+    table = Table()
+    table.add_column("image", overflow="fold")
+    table.add_column("class")
+    table.add_column("score", justify="right")
+    table.add_column("next", overflow="fold")
+    for name, row in zip(names[:MAX_IMAGES_SHOWN], scores, strict=False):
+        order = row.argsort(descending=True)[:MAX_CLASSES_SHOWN].tolist()
+        first, *others = [(classes[index], f"{row[index]:.2f}") for index in order]
+        beside = ", ".join(" ".join(other) for other in others)
+        # As text: brackets in a name are no markup.
+        table.add_row(*map(Text, (name, *first, beside)))
+    Console().print(table)
+    if len(names) > MAX_IMAGES_SHOWN:
+        rest = len(names) - MAX_IMAGES_SHOWN
+        print(f"... and {rest} more images; --output FILE writes them all")

@@ -1,8 +1,10 @@
 """`bcl summary`: what each layer of a network costs, and what binary weights save."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -11,55 +13,66 @@ from bclightning.costs import LayerCost, Operations, energy, layer_costs
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
 from bclightning.formatting import joules, megabytes, short
-from bclightning.runs.config import RunCLI, recipe_names
-from bclightning.runs.folder import RunFolder
-from bclightning.runs.job import SETTINGS
-from bclightning.runs.notices import quiet_lightning
+from bclightning.runs.config import NamedRun, RunConfig, merge_file
+from bclightning.runs.recipes import recipe_names, resolve_recipe
+from bclightning.training import Classifier
+
+DESCRIPTION = (
+    "Parameters, bits, operations and energy of a network, by layer. Neither data nor checkpoints "
+    "are read."
+)
 
 
-def summary(arguments: Sequence[str]) -> None:
-    """Run `bcl summary RUN|CONFIG`: print costs by layer, and the float twin beside the network.
+class _Network(NamedRun):
+    """An argument that names a run, a configuration file or a recipe."""
 
-    Neither data nor checkpoints are read.
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Merge the configuration that the argument names."""
+        if values is None:
+            return
+        if values.endswith((".yaml", ".yml")) or f"{values}.yaml" in recipe_names():
+            merge_file(parser, cfg, resolve_recipe(values))
+        else:
+            super().__call__(parser, cfg, values, option_string)
 
-    Raises:
-        UserError: There is no such run or recipe, or the data module does not say what images are.
-    """
-    words = list(arguments)
-    if words and not words[0].startswith("-"):
-        words = ["--config", str(_config(words[0])), *words[1:]]
-    elif not words:
-        raise UserError("say which network: bcl summary RUN, or bcl summary mnist.yaml")
-    quiet_lightning()
-    cli = RunCLI(
-        words,
-        prog="bcl summary RUN|CONFIG",
-        description="Parameters, bits, operations and energy of a network, by layer.",
-        settings=SETTINGS,
+
+def add_arguments(parser: LightningArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN|CONFIG",
+        action=_Network,
+        help="Run, configuration file or recipe.",
     )
-    model, datamodule = cli.build_modules()
-    if not isinstance(datamodule, ImageDataModule):
-        raise UserError("bcl summary needs one of the package's data sets, to know the images")
-    try:
-        costs = layer_costs(model.network, datamodule.image_shape)
-    except RuntimeError as error:
-        sides = " x ".join(map(str, datamodule.image_shape))
+    parser.add_argument("--run", dest="run", metavar="RUN", action=NamedRun, help="Run.")
+
+
+def run(options: Namespace) -> int:
+    """Print costs by layer, and the float twin beside the network."""
+    built = RunConfig.from_parsed(options).build()
+    model, data = built.model, built.data
+    if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(
-            f"the network does not take the images of {datamodule.name}, {sides}: {error}"
+            "bcl summary needs a Classifier and an ImageDataModule, to know the images; "
+            "bclightning.costs.layer_costs takes any network and image shape"
+        )
+    try:
+        costs = layer_costs(model.network, data.image_shape)
+    except RuntimeError as error:
+        sides = " x ".join(map(str, data.image_shape))
+        raise UserError(
+            f"the network does not take the images of {data.name}, {sides}: {error}"
         ) from error
-    title = f"{type(model.network).__name__} on {datamodule.name}, per image"
+    title = f"{type(model.network).__name__} on {data.name}, per image"
     console = Console()
     console.print(_layers(title, costs))
     console.print(_beside_its_twin(costs))
     for line in _remarks(costs):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def _config(name: str) -> Path | str:
-    """The configuration of a run, or the name of a file or recipe."""
-    if name.endswith((".yaml", ".yml")) or f"{name}.yaml" in recipe_names():
-        return name
-    return RunFolder.find(name).config
+    return 0
 
 
 def _layers(title: str, costs: Sequence[LayerCost]) -> Table:
@@ -132,7 +145,7 @@ def _beside_its_twin(costs: Sequence[LayerCost]) -> Table:
         ("energy", twin.total, ours.total),
     ):
         rows.append((label, used, left, joules(used), joules(left)))
-    table = Table(title="At test time by method 1, and in training", title_justify="left")
+    table = Table(title="With binary weights at test time, and in training", title_justify="left")
     for header in ("per image", "float twin", "this network", "ratio"):
         table.add_column(header, justify="left" if header == "per image" else "right")
     for label, whole, part, in_words, part_in_words in rows:

@@ -1,4 +1,4 @@
-"""What is printed at the end: errors by method, size, time, and where to look."""
+"""What `bcl fit` and `bcl test` print at the end: results, size, time, and where to look."""
 
 from collections.abc import Sequence
 
@@ -6,47 +6,53 @@ from rich.console import Console
 from rich.table import Table
 
 from bclightning.evaluation import EvaluationResult
-from bclightning.formatting import duration, megabytes
+from bclightning.formatting import describe_score, duration, megabytes, score
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
-from bclightning.vocabulary import PAPER_METHODS
+from bclightning.tracking.logger import how_to_look
 
 
-def method_table(title: str, errors: Sequence[EvaluationResult], chosen: tuple[str, str]) -> Table:
-    """Errors by test-time method (section 2.6); the one that stands for the run is marked."""
+def results_table(
+    title: str, metric: str, results: Sequence[EvaluationResult], evaluation: tuple[str, str]
+) -> Table:
+    """Results by evaluation weights and batch-norm statistics.
+
+    Args:
+        title: Title of the table.
+        metric: Name of the metric.
+        results: The results.
+        evaluation: Weights and statistics that stand for the run, which are marked.
+    """
+    heading = "error" if metric.endswith("/error") else metric
     table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    table.add_column("weights")
+    table.add_column("evaluation weights")
     table.add_column("batch-norm statistics")
-    table.add_column("error", justify="right")
-    for result in errors:
-        mark = " *" if (result.weights, result.batch_norm) == chosen else "  "
-        number = str(PAPER_METHODS[result.weights])
-        table.add_row(number, result.weights, result.batch_norm, f"{result.value:.2f} %{mark}")
+    table.add_column(heading, justify="right")
+    for result in results:
+        mark = " *" if (result.weights, result.batch_norm) == evaluation else "  "
+        table.add_row(result.weights, result.batch_norm, f"{score(metric, result.value)}{mark}")
     return table
 
 
-def print_report(console: Console, record: RunRecord, folder: RunFolder, look: list[str]) -> None:
+def print_report(console: Console, record: RunRecord, folder: RunFolder) -> None:
     """Print the closing table of a run and where to look next."""
-    errors = [EvaluationResult(**entry) for entry in record.test]
-    chosen = (record.evaluation.get("weights", ""), record.evaluation.get("batch_norm", ""))
     console.print()
-    if errors:
-        title = f"{record.data}, {record.regularizer}, seed {record.seed}: test error"
-        console.print(method_table(title, errors, chosen))
+    if record.test:
+        title = f"{record.data}, {record.regularizer}, seed {record.seed}: test results"
+        results = [EvaluationResult(**entry) for entry in record.test]
+        evaluation = (record.evaluation["weights"], record.evaluation["batch_norm"])
+        console.print(results_table(title, record.test_metric, results, evaluation))
     rows = []
     if record.best_epoch is not None and record.best_score is not None:
-        rows.append(
-            (
-                "best epoch",
-                f"{record.best_epoch + 1} of {record.epochs}, by a validation error of "
-                f"{record.best_score:.2f} % under the method marked *",
-            )
-        )
+        best = describe_score(record.monitor, record.best_score)
+        marked = " under the evaluation marked *" if record.test else ""
+        rows.append(("best epoch", f"{record.best_epoch + 1} of {record.epochs}: {best}{marked}"))
     rows.append(("time", duration(record.train_seconds)))
     rows.append(("size", describe_size(record)))
     rows.append(("run", str(folder.path)))
-    rows.extend(("look", line) for line in look)
+    mode = record.wandb.get("mode")
+    if mode in ("online", "offline") and (folder.path / "wandb").is_dir():
+        rows.extend(("look", line) for line in how_to_look(folder.path, mode))
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
         console.print(f"{label:<{width}}  {text}", highlight=False, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Memory that a step frees stays with the process, for the next step to use."""
+"""Keep the memory that a training step frees, for the next step to use."""
 
 import ctypes
 import sys
@@ -13,15 +13,15 @@ _LARGEST_THRESHOLD = 32 * 1024 * 1024
 def keep_freed_memory() -> bool:
     """Let glibc keep what tensors of up to 32 MB free, instead of giving it back at once.
 
-    Each step frees and needs again the same gradients and activations. Given back to the system,
-    their pages are faulted in and zeroed anew at every step, which for a network of a few million
-    weights costs as much as a tenth of the step.
+    Each step frees the same gradients and activations and needs them again. If they are given back
+    to the system, their pages are faulted in and zeroed again at every step, which costs up to a
+    tenth of the step for a network of a few million weights.
 
     Returns:
-        Whether the C library understood; elsewhere nothing changes.
+        Whether the C library accepted the setting, as glibc does; elsewhere nothing changes.
 
     Example:
-        >>> isinstance(keep_freed_memory(), bool)
+        >>> keep_freed_memory() == hasattr(ctypes.CDLL(None), "mallopt")
         True
     """
     if sys.platform != "linux":

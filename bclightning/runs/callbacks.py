@@ -7,32 +7,28 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from bclightning.seeds import derive_seed
+from bclightning.seeds import RunSeeds
 
 
 class SeedEachEpoch(Callback):
     """Seed Python's, NumPy's and torch's generators at each epoch from (seed, epoch, rank).
 
     What an epoch draws (dropout, stochastic weights) then does not depend on what was drawn before
-    it, and a run that was stopped goes on, from the checkpoint at the end of an epoch, as if it
-    never had. The seeds are set before a data loader draws its order, which with ``shuffle=True``
-    it does from torch's generator, and again at the first batch, after it has.
+    it, and a run that was stopped resumes from the checkpoint at the end of an epoch as if it had
+    never stopped. The seeds are set before a data loader draws its order, which with
+    ``shuffle=True`` it does from torch's generator, and again at the first batch, after it has.
 
     Args:
-        seed: The run's seed.
+        seeds: Seeds of the run.
 
     Example:
-        >>> SeedEachEpoch(0).seed_of(epoch=3) == SeedEachEpoch(0).seed_of(epoch=3)
-        True
+        >>> seeding = SeedEachEpoch(RunSeeds(7))
+        >>> trainer = Trainer(callbacks=[seeding], accelerator="cpu", logger=False)
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seeds: RunSeeds) -> None:
+        self.seeds = seeds
         self._begun: int | None = None
-
-    def seed_of(self, epoch: int, rank: int = 0) -> int:
-        """The seed of an epoch on one of several processes."""
-        return derive_seed(self.seed, epoch, rank)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -47,28 +43,24 @@ class SeedEachEpoch(Callback):
             self._seed(trainer.current_epoch, trainer.global_rank)
 
     def on_train_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the seeds when an epoch begins."""
         if batch_idx == 0:
             self._seed(trainer.current_epoch, trainer.global_rank)
 
     def _seed(self, epoch: int, rank: int) -> None:
-        seed = self.seed_of(epoch, rank)
+        seed = self.seeds.draws(epoch, rank)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
 
 
 class FirstEpochs(Callback):
-    """Stop after so many epochs, while learning rates decay as for all that were asked for.
+    """Stop after some epochs, while learning rates decay as for all that were asked for.
 
     Args:
-        epochs: Epochs counted from the run's beginning.
+        epochs: Number of epochs, counted from the run's beginning.
 
     Example:
         >>> trainer = Trainer(

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment, and are told apart from what is not one."""
+"""Checkpoints that survive a kill at any moment, and execute nothing when they are loaded."""
 
 import os
 import pickle
@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from bclightning.errors import UserError
 from bclightning.runs.metrics_csv import MetricsTable, shortest
 from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, replacing
+from bclightning.vocabulary import VAL_ERROR, MonitorMode
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -68,8 +69,8 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
-                # After a write that failed torch closes its archive, fails in that too, and raises
-                # the second error, in the context of the one that says what is wrong.
+                # After a failed write torch closes its archive, fails in that too, and raises the
+                # second error, in the context of the one that says what is wrong.
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
@@ -85,32 +86,49 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(Checkpoint):
-    """Keep, at the end of each epoch, what a run needs to go on and what it will be judged by.
+    """Keep, at the end of each epoch, what a run is resumed from and what it will be judged by.
 
-    First the epoch's metrics, then ``last.ckpt``, and ``best.ckpt`` where the validation error is
-    the lowest so far; ties go to the later epoch, as in the paper's experiments. A run that is
-    killed between any two of these goes on from ``last.ckpt`` to the same end.
+    First the epoch's metrics, then ``last.ckpt``, and ``best.ckpt`` where the monitored metric is
+    the best so far; ties go to the later epoch, as in the paper's experiments. A run that is killed
+    between any two of these resumes from ``last.ckpt`` to the same end.
 
     Args:
-        folder: Where the checkpoints go.
-        table: The run's metrics.
-        monitor: The metric to minimize.
+        folder: Folder of the checkpoints.
+        table: Table of the run's metrics.
+        monitor: Metric that says which epoch is the best.
+        mode: ``min`` where the lowest value is the best, ``max`` where the highest is.
 
     Attributes:
-        best_epoch: The epoch of ``best.ckpt``, counted from 0; ``None`` before the first.
+        best_epoch: Epoch of ``best.ckpt``, counted from 0; ``None`` before the first.
         best: The monitored metric at that epoch.
     """
 
-    def __init__(self, folder: Path, table: MetricsTable, monitor: str = "val/error") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        table: MetricsTable,
+        monitor: str = VAL_ERROR,
+        mode: MonitorMode = "min",
+    ) -> None:
         self.folder = folder
         self.table = table
         self.monitor = monitor
+        self.mode = mode
         self.best_epoch: int | None = None
-        self.best = float("inf")
+        self.best = float("inf") if mode == "min" else float("-inf")
         self._last_epoch: int | None = None
         self._validated = False
         self._seconds_before = 0.0
         self._started = time.monotonic()
+
+    @property
+    def state_key(self) -> str:
+        """The name of this callback's state in checkpoints, whatever the class is called."""
+        return "RunCheckpoint"
+
+    def is_best(self, value: float) -> bool:
+        """Whether a value of the monitored metric is as good as the best so far, or better."""
+        return value <= self.best if self.mode == "min" else value >= self.best
 
     @property
     def seconds(self) -> float:
@@ -145,14 +163,19 @@ class RunCheckpoint(Checkpoint):
         if self._validated:
             if self.monitor not in metrics:
                 raise UserError(
-                    f"the best epoch is chosen by {self.monitor}, which was not logged; "
-                    "log it in the validation step"
+                    f"the best epoch is chosen by {self.monitor}, which was not logged; log it in "
+                    "the validation step, or name another metric with --monitor: logged were "
+                    f"{', '.join(metrics) or 'none'}"
                 )
-            if metrics[self.monitor] <= self.best:
+            if self.is_best(metrics[self.monitor]):
                 self.best, self.best_epoch = metrics[self.monitor], epoch
         else:
             # What Lightning still shows of an earlier epoch's validation is not this epoch's.
-            metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
+            metrics = {
+                key: value
+                for key, value in metrics.items()
+                if key != self.monitor and not key.startswith(("val/", "val_"))
+            }
         self._validated = False
         self._last_epoch = epoch
         if trainer.is_global_zero:
@@ -171,7 +194,7 @@ class RunCheckpoint(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint: metrics of later epochs go, and the best one is made sure of."""
+        """Resume from a checkpoint: drop metrics of later epochs, and make sure of the best one."""
         self.best_epoch = state_dict["best_epoch"]
         self.best = state_dict["best"]
         self._last_epoch = state_dict["last_epoch"]

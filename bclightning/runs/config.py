@@ -1,24 +1,39 @@
-"""The configuration of a run in Lightning's dialect, with recipes found by bare name."""
+"""The configuration of a run: read from files, mappings or words, checked, and built."""
 
-from collections.abc import Sequence
-from importlib import resources
+import argparse
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # type: ignore[attr-defined]
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.seed import max_seed_value, min_seed_value
-from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import (
+    Callback,
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+    seed_everything,
+)
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser
 
 from bclightning import __version__
-from bclightning.errors import UserError, nearest
-from bclightning.runs.parser_errors import explain
+from bclightning.errors import UserError
+from bclightning.runs.folder import RunFolder
+from bclightning.runs.hyperparameters import changed_options
+from bclightning.runs.notices import quiet_lightning
+from bclightning.runs.parser_errors import format_parser_error
+from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
 from bclightning.storage import write_text
-from bclightning.training.callbacks import BinaryConnect
-from bclightning.training.classifier import Classifier
+from bclightning.tracking.mode import WandbOptions
+from bclightning.training import BinaryConnect
+from bclightning.vocabulary import VAL_ERROR, Binarization, MonitorMode, Stage
 
 # What differs from Lightning's own defaults, and is still an option like any other.
 TRAINER_DEFAULTS = {
@@ -27,212 +42,422 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,  # the closing table tells the size
 }
 
-
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package, as ``digits.yaml``."""
-    folder = resources.files("bclightning") / "configs"
-    return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+DEFAULT_MODEL = "bclightning.Classifier"
 
 
-def resolve_recipe(name: str) -> Path:
-    """The configuration file that `name` means: a path as it is, else a shipped recipe's name.
+@dataclass
+class RunOptions:
+    """Options of a run that are neither Lightning's nor a class's.
 
     Args:
-        name: A path, or a bare name with or without ``.yaml``.
-
-    Raises:
-        UserError: Neither; the message names the known recipes and suggests the nearest.
-
-    Example:
-        >>> resolve_recipe("digits.yaml").name
-        'digits.yaml'
+        experiment: Name of the group of runs; the name of the data set if left out.
+        run_id: Name of the run and its folder; made of data, regularizer, seed and time if left
+            out.
+        runs_dir: Folder of all runs: a run lies in RUNS_DIR/EXPERIMENT/RUN_ID.
+        warm_start: Checkpoint of a float or a binary network that the first weights come from.
+        monitor: Logged validation metric that chooses the best epoch.
+        monitor_mode: Whether the lowest (min) or the highest value (max) of it is the best.
+        test_metric: Metric that the test step logs and tables show; the monitored one with test in
+            place of val if left out.
+        binarization: Make the model's Linear and Conv2d layers binary, deterministic or stochastic;
+            for models that do not bring binary layers themselves.
+        skip: Modules that stay real under --binarization, as names or shell patterns.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
-    known = recipe_names()
-    bare = name if name.endswith(".yaml") else f"{name}.yaml"
-    if bare in known:
-        return Path(str(resources.files("bclightning") / "configs" / bare))
-    raise UserError(
-        f"there is no configuration file or recipe {name!r}{nearest(bare, known)}; "
-        f"the recipes are {', '.join(known)}"
-    )
+
+    experiment: str | None = None
+    run_id: str | None = None
+    runs_dir: str = "results/runs"
+    warm_start: str | None = None
+    monitor: str = VAL_ERROR
+    monitor_mode: MonitorMode = "min"
+    test_metric: str | None = None
+    binarization: Binarization | None = None
+    skip: str | list[str] | None = None
 
 
-class RecipeFile(ActionConfigFile):
+@dataclass
+class RunPurpose:
+    """What a run is for; a sweep sets it for its trials.
+
+    Args:
+        stage: train, or a sweep's tune (which does not touch the test set) or final.
+        arm: Arm of the sweep that the run belongs to.
+        trial: Number of the sweep's trial.
+        sweep_id: Tells the runs of this sweep from those of another one of the same name.
+    """
+
+    stage: Stage = "train"
+    arm: str | None = None
+    trial: int | None = None
+    sweep_id: str | None = None
+
+
+@dataclass(frozen=True)
+class BuiltRun:
+    """The objects that a configuration describes.
+
+    Attributes:
+        model: The LightningModule, with its binary layers.
+        data: The data module.
+        wandb: How the run reaches W&B.
+        purpose: What the run is for.
+    """
+
+    model: LightningModule
+    data: LightningDataModule
+    wandb: WandbOptions
+    purpose: RunPurpose
+
+
+class _ConfigFile(ActionConfigFile):
     """``--config`` for files anywhere and for the package's recipes by bare name."""
 
     def __call__(
-        self,
-        parser: Any,
-        cfg: Any,
-        values: Any,
-        option_string: str | None = None,
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
         """Merge the file into the configuration so far."""
-        super().__call__(parser, cfg, str(resolve_recipe(values)), option_string)  # type: ignore[no-untyped-call]
+        merge_file(parser, cfg, resolve_recipe(values))
 
 
-class RunCLI(LightningCLI):
-    """The configuration of a run, parsed and checked; nothing is built until `build` is called.
+class NamedRun(argparse.Action):
+    """An argument that names a run, whose own configuration is what further options change."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Find the run's folder and merge its configuration into the one so far."""
+        if values is None:
+            return
+        if getattr(cfg, self.dest, None) is not None:
+            raise UserError(f"name one run: {getattr(cfg, self.dest)} or {values}")
+        folder = RunFolder.find(values)
+        setattr(cfg, self.dest, str(folder.path))
+        merge_file(parser, cfg, folder.config)
+
+
+def merge_file(parser: Any, cfg: Any, path: Path) -> None:
+    """Merge a configuration file into what a parser has parsed so far."""
+    # As text, since what older versions wrote is read under today's names.
+    text = yaml.safe_dump(read_config(path), sort_keys=False)
+    ActionConfigFile.apply_config(parser, cfg, "config", text)
+
+
+class _OneOption(argparse.ArgumentParser):
+    """Finds one option on a command line, wherever it stands."""
+
+    def error(self, message: str) -> NoReturn:
+        option, _, _ = message.removeprefix("argument ").partition(":")
+        raise UserError(f"{option} needs a value")
+
+
+def make_run_parser(prog: str = "bcl", description: str = "") -> LightningArgumentParser:
+    """A parser of everything that configures a run; commands add options of their own.
 
     Args:
-        args: The command line after the subcommand.
-        prog: What help calls the program, as ``bcl fit``.
+        prog: Name of the program in its help, as ``bcl fit``.
         description: What help says that it does.
-        settings: Dataclasses of more options, by the name of their group.
-        shown: Options that the command has taken out of `args` already, with their help; they are
-            no part of the configuration.
+    """
+    parser = LightningArgumentParser(
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        # An abbreviation is a misspelling that happens to be unique today.
+        allow_abbrev=False,
+        dump_header=[f"bclightning=={__version__}"],
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        action=_ConfigFile,
+        help="YAML file, or a recipe by bare name "
+        f"({', '.join(recipe_names())}); several are merged, the last one wins.",
+    )
+    parser.add_argument(
+        "--seed_everything", type=int, default=0, help="Seed of everything that is random."
+    )
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.add_class_arguments(RunOptions, None)
+    parser.add_class_arguments(WandbOptions, "wandb")
+    parser.add_class_arguments(RunPurpose, "purpose")
+    parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+    parser.set_defaults({"model": {"class_path": DEFAULT_MODEL}})
+    return parser
 
-    Attributes:
-        config: The resolved configuration.
+
+def parse_words(
+    parser: LightningArgumentParser, words: Sequence[str], run_option: str | None = None
+) -> Namespace:
+    """Parse a command line.
+
+    Args:
+        parser: Parser from `make_run_parser`.
+        words: The words after the command.
+        run_option: Option that names a run, wherever it stands on the line: all other options
+            change the run's own configuration.
 
     Raises:
         UserError: An option or a value is wrong; one sentence that names it.
     """
+    if run_option is not None:
+        finder = _OneOption(add_help=False, allow_abbrev=False)
+        finder.add_argument(run_option, dest="run", action="append", default=[])
+        found, words = finder.parse_known_args(list(words))
+        words = [word for run in found.run for word in (run_option, run)] + words
+    with _errors_in_one_sentence(parser):
+        values = parser.parse_args(list(words))
+        if values.model.class_path != DEFAULT_MODEL:
+            # The parser would hand what it knows of the default class, such as its learning rate,
+            # to another class that has an argument of that name.
+            parser.set_defaults({"model": {"class_path": values.model.class_path}})
+            values = parser.parse_args(list(words))
+        return values
 
-    def __init__(
-        self,
-        args: Sequence[str],
-        prog: str = "bcl fit",
-        description: str = "",
-        settings: dict[str, type] | None = None,
-        shown: dict[str, str] | None = None,
-    ) -> None:
-        self._settings = settings or {}
-        self._shown = shown or {}
-        try:
-            super().__init__(
-                model_class=Classifier,
-                datamodule_class=LightningDataModule,
-                subclass_mode_data=True,
-                save_config_callback=None,
-                trainer_defaults=dict(TRAINER_DEFAULTS),
-                seed_everything_default=0,
-                parser_kwargs={"prog": prog, "description": description, "exit_on_error": False},
-                args=list(args),
-                run=False,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
-        except ArgumentError as error:
-            raise UserError(self._sentence(str(error))) from error
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Lightning's parser, with recipes as configuration files."""
-        kwargs["dump_header"] = [f"bclightning=={__version__}"]
-        # An abbreviation is a misspelling that happens to be unique today.
-        parser = LightningArgumentParser(**kwargs, allow_abbrev=False)
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=RecipeFile,
-            help="A YAML file, or a recipe by bare name "
-            f"({', '.join(recipe_names())}); several are merged, the last one wins.",
-        )
-        return parser
+@contextlib.contextmanager
+def _errors_in_one_sentence(parser: LightningArgumentParser) -> Iterator[None]:
+    """Translate the errors of a parser, and of the classes that it builds.
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options of a run that are not Lightning's."""
-        parser.add_argument(
-            "--experiment",
-            type=str | None,
-            default=None,
-            help="Name of the group of runs; the name of the data set when left out.",
-        )
-        parser.add_argument(
-            "--run_id",
-            type=str | None,
-            default=None,
-            help="Name of the run and its folder; made of method, seed and time when left out.",
-        )
-        parser.add_argument(
-            "--runs_dir",
-            type=str,
-            default="results/runs",
-            help="Folder of all runs: a run lies in RUNS_DIR/EXPERIMENT/RUN_ID.",
-        )
-        parser.add_argument(
-            "--warm_start",
-            type=str | None,
-            default=None,
-            help="A checkpoint, of a float or a binary network, to take the first weights from.",
-        )
-        for key, settings in self._settings.items():
-            parser.add_class_arguments(settings, key)
-        for option, text in self._shown.items():
-            parser.add_argument(option, type=str | None, default=None, help=text)
+    Raises:
+        UserError: An option or a value is wrong.
+    """
+    try:
+        yield
+    except (ArgumentError, ValueError, TypeError, MisconfigurationException, ImportError) as error:
+        options = option_names(parser)
+        raise UserError(format_parser_error(str(error), options)) from error
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse `args` alone; Lightning would warn of a command line beside them."""
-        self.config = parser.parse_args(cast(list[str], args))
-        for option in self._shown:
-            del self.config[option.removeprefix("--").replace("-", "_")]
-        seed = self.config.seed_everything
-        # Lightning takes false for no seed; what a run draws is a function of its own.
+
+def option_names(parser: LightningArgumentParser) -> list[str]:
+    """The options of a parser, but for those of classes that a configuration names."""
+    return [f"--{key}" for key in parser.get_defaults().keys()]  # noqa: SIM118 (a Namespace)
+
+
+@functools.cache
+def _parser(model: str = DEFAULT_MODEL) -> LightningArgumentParser:
+    parser = make_run_parser()
+    parser.set_defaults({"model": {"class_path": model}})
+    return parser
+
+
+class RunConfig:
+    """The resolved configuration of a run, every value of the type that its class asks for.
+
+    Nothing is built before `build`. Make one with `load`, `from_run` or `from_words`.
+
+    Attributes:
+        run: Folder of the run that the configuration belongs to; ``None`` for a new run.
+        changed: Options that differ from that run's own, as ``--model.momentum``.
+
+    Example:
+        >>> config = RunConfig.load("digits.yaml", {"model.learning_rate": 0.01})
+        >>> config["model.learning_rate"], config["trainer.max_epochs"]
+        (0.01, 50)
+    """
+
+    def __init__(self, values: Namespace, run: RunFolder | None = None) -> None:
+        self._values = values
+        self.run = run
+        self.changed: list[str] = []
+        seed = values.seed_everything
         if isinstance(seed, bool) or not min_seed_value <= seed <= max_seed_value:
             raise UserError(
-                f"--seed_everything is a number from {min_seed_value} to {max_seed_value}, "
-                f"and not {str(seed).lower()}"
+                f"--seed_everything must be an integer from {min_seed_value} to {max_seed_value}, "
+                f"and is {str(seed).lower()}"
             )
+        if run is not None:
+            self.changed = changed_options(RunConfig.load(run.config).plain(), self.plain())
 
-    def instantiate_classes(self) -> None:
-        """Nothing yet: a run's folder is made between the check and the building."""
+    @classmethod
+    def load(cls, *sources: "str | Path | Mapping[str, Any] | RunConfig") -> "RunConfig":
+        """Merge sources into a configuration; where two give an option, the later one wins.
 
-    def plain_config(self) -> dict[str, Any]:
-        """The resolved configuration as plain data, fit for a file or a logger."""
-        config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        return config
-
-    def write_config(self, path: Path) -> None:
-        """Write the resolved configuration to a file that ``--config`` reads."""
-        write_text(path, self.parser.dump(self.config, skip_unset=False))
-
-    def build_modules(self) -> tuple[Classifier, LightningDataModule]:
-        """Build the model and the data module.
-
-        A `BinaryConnect` among the trainer's callbacks converts the model here already, so that
-        the run's name and record tell what is trained.
+        Args:
+            sources: Recipes by bare name, paths of YAML files, other configurations, or mappings,
+                which may be nested or have dotted keys, as ``{"model.network.regularizer":
+                "none"}``.
 
         Raises:
-            UserError: A value that only the classes could check is wrong; the message is theirs.
+            UserError: An option or a value is wrong, or a file cannot be read; one sentence.
         """
-        try:
-            built = self.parser.instantiate(self.config)
-            for callback in _as_list(built.trainer.callbacks):
+        contents = [_content(source) for source in sources] or [{}]
+        values = _merged(_parser(), contents)
+        if values.model.class_path != DEFAULT_MODEL:
+            # See `parse_words`.
+            values = _merged(_parser(values.model.class_path), contents)
+        return cls(values)
+
+    @classmethod
+    def from_run(cls, run: "str | Path | RunFolder", *sources: Mapping[str, Any]) -> "RunConfig":
+        """The configuration of an existing run, which `bclightning.runs.fit` resumes.
+
+        Args:
+            run: The run's folder, or its id below ``results/runs``.
+            sources: Options that say where things are, as ``{"data.root": "/data"}``.
+
+        Raises:
+            UserError: There is no such run.
+        """
+        folder = run if isinstance(run, RunFolder) else RunFolder.find(str(run))
+        return cls(RunConfig.load(folder.config, *sources)._values, folder)
+
+    @classmethod
+    def from_words(cls, words: Sequence[str]) -> "RunConfig":
+        """The configuration that a command line describes.
+
+        Args:
+            words: Options as ``--trainer.max_epochs=3``, with or without ``--config``.
+
+        Raises:
+            UserError: An option or a value is wrong; one sentence that names it.
+
+        Example:
+            >>> RunConfig.from_words(["--config", "digits.yaml", "--data.batch_size=20"])["data"]
+            Namespace(class_path='bclightning.data.Digits', init_args=Namespace(root=None, \
+batch_size=20, eval_batch_size=1000, seed=None))
+        """
+        return cls(parse_words(_parser(), words))
+
+    @classmethod
+    def from_parsed(cls, values: Namespace, own: Sequence[type] = ()) -> "RunConfig":
+        """The configuration in what a command's parser has parsed.
+
+        Args:
+            values: What `parse_words` returned.
+            own: Dataclasses of the command's own options, which are left out.
+        """
+        values = values.clone()
+        named = values.pop("run", None)
+        for options in own:
+            for entry in fields(options):
+                values.pop(entry.name, None)
+        return cls(values, None if named is None else RunFolder(Path(named)))
+
+    def __getitem__(self, key: str) -> Any:
+        """An option's value by its dotted name, without the level of ``init_args``."""
+        value: Any = self._values
+        for name in key.split("."):
+            if isinstance(value, Namespace) and name not in value and "init_args" in value:
+                value = value["init_args"]
+            value = value[name]
+        return value
+
+    @property
+    def folder(self) -> RunFolder:
+        """Folder of the run, which a new run has once it is named."""
+        if self.run is not None:
+            return self.run
+        return RunFolder(Path(self["runs_dir"]) / self["experiment"] / self["run_id"])
+
+    def set_name(self, experiment: str, run_id: str) -> None:
+        """Give a new run the names that its folder has."""
+        self._values.experiment, self._values.run_id = experiment, run_id
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as plain data: for files, loggers, other processes and `load`."""
+        values = self._values.clone()
+        values.pop("config", None)
+        # Only the parser knows how each type is written; text is what it writes.
+        text = _parser().dump(values, skip_unset=False, skip_validation=True)
+        content: dict[str, Any] = yaml.safe_load(text)
+        model = content.get("model") or {}
+        if model.get("class_path") == DEFAULT_MODEL:
+            content["model"] = model.get("init_args") or {}
+        return content
+
+    def write(self, path: Path) -> None:
+        """Write the configuration to a file that ``--config`` reads."""
+        text = yaml.safe_dump(self.plain(), sort_keys=False)
+        write_text(path, f"# bclightning=={__version__}\n{text}")
+
+    def build(self) -> BuiltRun:
+        """Seed the generators, and build the model and the data module.
+
+        Binary layers that `BinaryConnect` or ``--binarization`` asks for are made here already, so
+        that the run's name and record say what is trained.
+
+        Raises:
+            UserError: A value is wrong that only the classes could check; the message is theirs.
+        """
+        quiet_lightning()
+        seed_everything(self["seed_everything"], workers=True, verbose=False)
+        with _errors_in_one_sentence(_parser()):
+            built = _parser().instantiate(self._values)
+            self._trainer = dict(built.trainer)
+            callbacks = _as_list(self._trainer["callbacks"])
+            if self["binarization"] is not None:
+                skip = self["skip"] or []
+                patterns = [skip] if isinstance(skip, str) else list(skip)
+                callbacks.append(BinaryConnect(self["binarization"], patterns))
+            elif self["skip"] is not None:
+                raise UserError("--skip says what stays real under --binarization; give that too")
+            for callback in callbacks:
                 if isinstance(callback, BinaryConnect):
                     callback.convert(built.model)
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise UserError(self._sentence(str(error))) from error
-        self.config_init = built
-        return built.model, built.data
-
-    def _sentence(self, message: str) -> str:
-        options = [option for option in self.parser._option_string_actions if option[:2] == "--"]
-        return explain(message, options)
+            self._trainer["callbacks"] = callbacks
+        return BuiltRun(built.model, built.data, built.wandb, built.purpose)
 
     def build_trainer(
-        self,
-        callbacks: Sequence[Callback] = (),
-        plugins: Sequence[CheckpointIO] = (),
+        self, callbacks: Sequence[Callback] = (), plugins: Sequence[CheckpointIO] = ()
     ) -> Trainer:
         """Build the trainer of the configuration, with what a run adds to it.
 
-        Call `build_modules` first. Callbacks and plugins of the configuration stay. Lightning's
-        default logger is left out: a run has loggers of its own.
+        Call `build` first. Callbacks and plugins of the configuration stay. Lightning's default
+        logger is left out, since a run has loggers of its own, and so is its progress bar, unless
+        the configuration or a callback asks for one.
 
         Raises:
             UserError: Lightning refuses a setting; the message is its own.
         """
-        settings = dict(self.config_init.trainer)
-        settings["callbacks"] = [*_as_list(settings["callbacks"]), *callbacks]
-        settings["plugins"] = [*_as_list(settings["plugins"]), *plugins]
-        settings["logger"] = _as_list(settings["logger"]) or False
-        try:
-            return Trainer(**settings)
-        except (ValueError, TypeError, MisconfigurationException, ImportError) as error:
-            raise UserError(self._sentence(str(error))) from error
+        arguments = dict(self._trainer)
+        arguments["callbacks"] = [*arguments["callbacks"], *callbacks]
+        arguments["plugins"] = [*_as_list(arguments["plugins"]), *plugins]
+        arguments["logger"] = _as_list(arguments["logger"]) or False
+        if arguments["enable_progress_bar"] is None:
+            arguments["enable_progress_bar"] = any(
+                isinstance(callback, ProgressBar) for callback in arguments["callbacks"]
+            )
+        return self._trainer_of(arguments)
+
+    def build_evaluation_trainer(self, callbacks: Sequence[Callback] = ()) -> Trainer:
+        """Build a trainer for one evaluation on one device, without callbacks but `callbacks`."""
+        kept = ("accelerator", "precision", "inference_mode", "limit_test_batches")
+        return self._trainer_of(
+            {
+                **{key: self._trainer[key] for key in kept},
+                "devices": 1,
+                "logger": False,
+                "callbacks": list(callbacks),
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+            }
+        )
+
+    @staticmethod
+    def _trainer_of(arguments: dict[str, Any]) -> Trainer:
+        with _errors_in_one_sentence(_parser()):
+            return Trainer(**arguments)
+
+
+def _content(source: "str | Path | Mapping[str, Any] | RunConfig") -> dict[str, Any]:
+    match source:
+        case RunConfig():
+            return source.plain()
+        case Mapping():
+            return dict(source)
+    return read_config(resolve_recipe(str(source)))
+
+
+def _merged(parser: LightningArgumentParser, contents: Sequence[dict[str, Any]]) -> Namespace:
+    values: Namespace | None = None
+    with _errors_in_one_sentence(parser):
+        for content in contents:
+            values = parser.parse_object(content, values)
+    if values is None:
+        raise ValueError("a configuration needs at least one source")
+    return values
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -240,31 +465,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def take_option(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-    """Take an option with a value out of a command line, before the parser sees it.
-
-    Returns:
-        The value, or ``None`` where the option is not there; and the other arguments.
-
-    Raises:
-        UserError: The option has no value.
-
-    Example:
-        >>> take_option(["--resume", "RUN", "--wandb.mode=offline"], "--resume")
-        ('RUN', ['--wandb.mode=offline'])
-    """
-    value: str | None = None
-    rest: list[str] = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == option:
-            value = next(remaining, None)
-            if value is None or value.startswith("--"):
-                raise UserError(f"{option} needs a value")
-        elif argument.startswith(f"{option}="):
-            value = argument.partition("=")[2]
-        else:
-            rest.append(argument)
-    return value, rest

@@ -1,55 +1,71 @@
-"""`bcl validate` and `bcl test`: the errors of a trained network, by method."""
+"""A trained network judged on a split: with each kind of evaluation weights and statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from lightning.pytorch import LightningDataModule, Trainer
-from rich.console import Console
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from bclightning.cli.tables import method_table
 from bclightning.errors import UserError
-from bclightning.evaluation import (
-    EvaluationResult,
-    default_evaluation,
-    ensemble_errors,
-    errors_by_weights,
-)
-from bclightning.nn import binary_layers
-from bclightning.runs.config import take_option
-from bclightning.runs.folder import RunFolder
-from bclightning.runs.rebuild import rebuilt, require_loader, statistics_batches
-from bclightning.runs.record import RunRecord
-from bclightning.training import Classifier
-from bclightning.vocabulary import EvalWeights
+from bclightning.evaluation import EvaluationResult, ensemble_errors, errors_by_weights
+from bclightning.nn import binary_layers, evaluating_with
+from bclightning.nn.batch_norm import tracking_batch_norms
+from bclightning.runs.data import require_loader
+from bclightning.runs.metrics_csv import shortest
+from bclightning.training import Classifier, ReestimateBatchNorm
+from bclightning.training.batch_norm import statistics_batches
+from bclightning.vocabulary import AS_TRAINED, RE_ESTIMATED, EvalWeights, LayerWeights
 
 # Errors of an ensemble of the paper's networks change little beyond.
 ENSEMBLE_SIZE = 10
 
+Split = Literal["validate", "test"]
 
-def evaluate_methods(
-    model: Classifier,
+
+def evaluate(
+    model: LightningModule,
     datamodule: LightningDataModule,
     trainer: Trainer,
-    split: Literal["validate", "test"],
-    kinds: Sequence[EvalWeights] = (),
-    ensemble_size: int = 0,
+    split: Split,
+    metric: str,
+    make_trainer: Callable[[Sequence[Callback]], Trainer],
+    weights: EvalWeights | None = None,
+    ensemble_size: int = ENSEMBLE_SIZE,
 ) -> list[EvaluationResult]:
-    """Errors of a network on a split, by weights and batch-norm statistics.
+    """Judge a network on a split, on the trainer's device and in its precision, in one process.
 
-    It runs on the trainer's device and in its precision, over the whole split in one process.
+    A `Classifier` is judged by its classification error in percent, any other module by the metric
+    that its validation or test step logs.
 
     Args:
         model: The network.
-        datamodule: The data.
-        trainer: Says device and precision.
+        datamodule: Its data.
+        trainer: Trainer that says device and precision.
         split: ``validate`` or ``test``.
-        kinds: The weights to use; binary and real ones when left out.
-        ensemble_size: Networks in an ensemble.
+        metric: Name of the metric that the step logs; a `Classifier` needs none.
+        make_trainer: Makes the trainer that runs the steps of a module that is no `Classifier`,
+            with the callbacks that it is given.
+        weights: Evaluation weights; binary and real ones if ``None``.
+        ensemble_size: Number of networks in an ensemble.
+
+    Returns:
+        Two results for each kind of weights: batch norm as trained, and re-estimated.
 
     Raises:
-        UserError: The data module has no such split.
+        UserError: The data module has no such split, the network no such weights, or the step does
+            not log the metric.
     """
     require_loader(datamodule, "test_dataloader" if split == "test" else "val_dataloader")
+    if weights not in (None, "real") and not binary_layers(model):
+        raise UserError(
+            f"{type(model).__name__} has no binary weights; evaluate it with --eval_weights real"
+        )
+    kinds: Sequence[EvalWeights] = [] if weights is None else [weights]
+    if not isinstance(model, Classifier):
+        if weights == "ensemble":
+            raise UserError(
+                "an ensemble averages class scores, so it needs bclightning.training.Classifier"
+            )
+        return _metrics_by_weights(model, datamodule, make_trainer, split, metric, kinds)
     datamodule.setup("fit")
     if split == "test":
         datamodule.setup("test")
@@ -59,62 +75,53 @@ def evaluate_methods(
     model.to(trainer.strategy.root_device)
     statistics = statistics_batches(datamodule)
     precision = trainer.precision_plugin.forward_context
-    if "ensemble" in kinds:
-        size = ensemble_size or ENSEMBLE_SIZE
-        return ensemble_errors(model, batches, statistics, size, precision=precision)
+    if weights == "ensemble":
+        return ensemble_errors(model, batches, statistics, ensemble_size, precision=precision)
     return errors_by_weights(model, batches, statistics, kinds, precision)
 
 
-def evaluate(
-    arguments: Sequence[str], command: Literal["validate", "test"]
+def _metrics_by_weights(
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    make_trainer: Callable[[Sequence[Callback]], Trainer],
+    split: Split,
+    metric: str,
+    kinds: Sequence[EvalWeights],
 ) -> list[EvaluationResult]:
-    """Run `bcl validate` or `bcl test`: print the errors of a trained network by method."""
-    wanted, rest = take_option(arguments, "--eval-weights")
-    size, rest = take_option(rest, "--ensemble-size")
-    kinds = _kinds(wanted, size)
-    given = rebuilt(
-        rest,
-        command,
-        {
-            "--eval-weights": "Only these weights: binary, real or ensemble (section 2.6).",
-            "--ensemble-size": "Networks in the ensemble, drawn by the stochastic rule; "
-            f"{ENSEMBLE_SIZE} when left out.",
-        },
-    )
-    model, name = given.model, given.name
-    if kinds and kinds != ["real"] and not binary_layers(model):
-        raise UserError(f"{name} has no binary weights; --eval-weights real is what it has")
-    errors = evaluate_methods(
-        model, given.datamodule, given.trainer, command, kinds, int(size or 0)
-    )
-    if command == "test" and given.folder is not None and given.as_recorded:
-        _remember(given.folder, errors)
-    split = "test" if command == "test" else "validation"
-    Console().print(method_table(f"{name}: {split} error", errors, default_evaluation(model)))
-    return errors
+    results = []
+    for weights in kinds or (("binary", "real") if binary_layers(model) else ("real",)):
+        with evaluating_with(model, _of_layers(weights)):
+            value = _logged(make_trainer([]), model, datamodule, split, metric)
+            results.append(EvaluationResult(weights, AS_TRAINED, value))
+            if tracking_batch_norms(model):
+                statistics = ReestimateBatchNorm(always=True)
+                value = _logged(make_trainer([statistics]), model, datamodule, split, metric)
+                if statistics.estimated:
+                    results.append(EvaluationResult(weights, RE_ESTIMATED, value))
+    return results
 
 
-def _remember(folder: RunFolder, errors: Sequence[EvaluationResult]) -> None:
-    """Add to the record of a finished run what it does not have of its best epoch's test errors."""
-    if not folder.record.exists():
-        return
-    record = RunRecord.read(folder.record)
-    new = [
-        error.entry()
-        for error in errors
-        if record.tested_with(error.weights, error.batch_norm) is None
-    ]
-    if record.status == "finished" and record.stage != "tune" and new:
-        record.test += new
-        record.write(folder.record)
+def _of_layers(weights: EvalWeights) -> LayerWeights:
+    if weights == "ensemble":
+        raise ValueError("an ensemble is evaluated by ensemble_errors")
+    return weights
 
 
-def _kinds(wanted: str | None, size: str | None) -> list[EvalWeights]:
-    if size is not None and (wanted != "ensemble" or not size.isdecimal() or int(size) < 1):
-        raise UserError("--ensemble-size is a number of networks, for --eval-weights ensemble")
-    match wanted:
-        case None:
-            return []
-        case "binary" | "real" | "ensemble":
-            return [wanted]
-    raise UserError(f"--eval-weights is binary, real or ensemble, and not {wanted!r}")
+def _logged(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    split: Split,
+    metric: str,
+) -> float:
+    run = trainer.test if split == "test" else trainer.validate
+    values: dict[str, float] = {}
+    for of_one_loader in run(model, datamodule=datamodule, verbose=False):
+        values |= of_one_loader
+    if metric not in values:
+        option = "--test_metric" if split == "test" else "--monitor"
+        raise UserError(
+            f"the {split} step of {type(model).__name__} logs {', '.join(values) or 'nothing'}, "
+            f"and not {metric}; log it, or name another metric with {option}"
+        )
+    return shortest(values[metric])

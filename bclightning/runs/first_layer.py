@@ -1,35 +1,38 @@
 """The first layer of a trained network, kept for figures: a histogram and its features."""
 
 import json
-import math
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import nn
 
 from bclightning.runs.folder import RunFolder
 from bclightning.storage import replacing, write_text
-from bclightning.training.weight_statistics import feature_grid
+from bclightning.training.weight_statistics import (
+    first_layer_image,
+    first_weight_layer,
+    weight_histogram,
+)
 
 BINS = 100
 
 
-def write_portrait(folder: RunFolder, network: nn.Module, datamodule: LightningDataModule) -> None:
+def save_first_layer(
+    folder: RunFolder, network: nn.Module, datamodule: LightningDataModule
+) -> None:
     """Write the first layer's histogram (figure 2) and, where it sees images, its features (1).
 
     Args:
-        folder: The run's folder; nothing is written for a network without a weight layer.
+        folder: Folder of the run; nothing is written for a network without a weight layer.
         network: The network, with the weights of its best epoch.
-        datamodule: Knows the shape of its images, if it has any.
+        datamodule: Data module, which knows the shape of its images if it has any.
     """
-    layers = ((name, m) for name, m in network.named_modules() if hasattr(m, "weight"))
-    named = [(name, m) for name, m in layers if isinstance(m, nn.Linear | nn.Conv2d)]
-    if not named:
+    found = first_weight_layer(network)
+    if found is None:
         return
-    name, layer = named[0]
+    name, layer = found
     weight = layer.weight.detach().float().cpu()
-    counts, edges = np.histogram(weight.numpy(), bins=BINS)
+    counts, edges = weight_histogram(weight, BINS)
     content = {
         "layer": name.removeprefix("network."),
         "weights": weight.numel(),
@@ -38,8 +41,7 @@ def write_portrait(folder: RunFolder, network: nn.Module, datamodule: LightningD
         "counts": counts.tolist(),
     }
     write_text(folder.first_layer, json.dumps(content) + "\n")
-    image_shape = getattr(datamodule, "image_shape", None)
-    of_images = image_shape is not None and math.prod(image_shape) == weight.shape[1]
-    if weight.dim() == 4 or of_images:
+    image = first_layer_image(weight, getattr(datamodule, "image_shape", None))
+    if image is not None:
         with replacing(folder.features) as file:
-            Image.fromarray(feature_grid(weight, image_shape or ())).save(file, "PNG")
+            Image.fromarray(image).save(file, "PNG")

@@ -11,8 +11,8 @@ import filelock
 from bclightning.errors import MachineError, UserError
 from bclightning.storage import TEMPORARY_SUFFIX, full_disk
 
-# Seconds to wait for a run's lock: who held it and was just killed may need a moment to be gone.
-PATIENCE = 5.0
+# A process that held a run's lock and was just killed may need a moment to be gone.
+LOCK_TIMEOUT_SECONDS = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The metrics, a row an epoch."""
+        """The metrics, one row per epoch."""
         return self.path / "metrics.csv"
 
     @property
@@ -95,7 +95,7 @@ class RunFolder:
         except FileExistsError as error:
             raise UserError(
                 f"the run folder {self.path} exists; give another --run_id, "
-                f"or go on with that run: bcl fit --resume {self.path}"
+                f"or resume that run: bcl fit --resume {self.path}"
             ) from error
         except OSError as error:
             raise full_disk(error, self.path) or MachineError(
@@ -104,15 +104,15 @@ class RunFolder:
             ) from error
 
     @contextlib.contextmanager
-    def occupied(self) -> Iterator[None]:
-        """Keep other processes from training the same run; the hold falls with its holder.
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training the same run; the lock ends with its process.
 
         Raises:
-            MachineError: Another process trains it.
+            MachineError: Another process is training it.
         """
         lock = filelock.FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=PATIENCE)
+            lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
         except filelock.Timeout as error:
             raise MachineError(
                 f"the run {self.path} is being trained by another process; wait for it, or stop it"
@@ -122,7 +122,7 @@ class RunFolder:
         finally:
             lock.release()
 
-    def sweep_up(self) -> None:
+    def remove_temporary_files(self) -> None:
         """Remove temporary files that a killed process left behind."""
         for pattern in (f".*{TEMPORARY_SUFFIX}", f"checkpoints/.*{TEMPORARY_SUFFIX}"):
             for leftover in self.path.glob(pattern):
@@ -136,7 +136,8 @@ class RunFolder:
             UserError: There is no such run, or several with that id.
         """
         if (Path(run) / "config.yaml").is_file():
-            return cls(Path(run))
+            # A dot has no name of its own, and a run is called like its folder.
+            return cls(Path(run) if Path(run).name else Path(run).resolve())
         found = sorted(Path(runs_dir).glob(f"*/{run}/config.yaml")) if _NAME.fullmatch(run) else []
         if len(found) == 1:
             return cls(found[0].parent)

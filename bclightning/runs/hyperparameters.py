@@ -1,15 +1,19 @@
-"""What of a configuration decides what is trained. Light: imports no torch."""
+"""What of a configuration decides what is trained, and how two configurations differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-# What says where a run lies, what it is called and how it is shown, and nothing of what is trained.
-NOT_SETTINGS = (
+# What says where a run lies, what it is called and how it is watched, and nothing of the training.
+# What was monitored has fields of its own in a record.
+_NOT_HYPERPARAMETERS = (
     "experiment",
-    "job",
+    "monitor",
+    "monitor_mode",
+    "purpose",
     "run_id",
     "runs_dir",
     "seed_everything",
+    "test_metric",
     "wandb",
     "data.init_args.cache_dir",
     "data.init_args.root",
@@ -19,48 +23,77 @@ NOT_SETTINGS = (
     "trainer.logger",
 )
 
-# Options that may be said again of a run that is there: where things are, and not what is trained.
-PLACES = ("--data.root", "--data.cache_dir", "--trainer.accelerator", "--wandb.")
+# Options that may change for a run that exists: where things are, and not what is trained.
+_PLACES = (
+    "data.root",
+    "data.cache_dir",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "wandb.",
+)
 
 
-def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what is trained, flat, without what is not given.
+def hyperparameters_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that decide what is trained, flat, without those that are ``None``.
 
-    So an option that a later version adds is ``None`` by default, and records of before and after
-    are of the same setting where it is not used.
+    An option that a later version adds is ``None`` by default, so that records of before and after
+    agree where it is not used.
 
     Args:
         config: The resolved configuration.
 
     Example:
-        >>> settings_of({"seed_everything": 1, "model": {"loss": "hinge", "network": None}})
+        >>> hyperparameters_of({"seed_everything": 1, "model": {"loss": "hinge", "network": None}})
         {'model.loss': 'hinge'}
     """
-    settings: dict[str, Any] = {}
-
-    def walk(value: Any, key: str) -> None:
-        if key in NOT_SETTINGS:
-            return
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(inner, f"{key}.{name}" if key else str(name))
-        elif value is not None:
-            settings[key] = value
-
-    walk(config, "")
-    return settings
+    return {key: value for key, value in _flat(config).items() if value is not None}
 
 
-def overrides(words: Sequence[str]) -> list[str]:
-    """The options on a command line that change more of a run than where things are.
+def changed_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The options that differ between two configurations, but for those that say where things are.
 
     Args:
-        words: The command line beside the run's own configuration.
+        before: The resolved configuration of a run.
+        after: The same with other options.
+
+    Returns:
+        Names as on the command line, in the order of `after`.
 
     Example:
-        >>> overrides(["--data.root", "here", "-c", "other.yaml", "--model.momentum=0.5"])
-        ['-c', '--model.momentum']
+        >>> run = {"data": {"init_args": {"root": "a", "batch_size": 10}}}
+        >>> changed_options(run, {"data": {"init_args": {"root": "b", "batch_size": 20}}})
+        ['--data.batch_size']
     """
-    # By one dash: -c is --config.
-    options = [word.partition("=")[0] for word in words if word.startswith("-")]
-    return [option for option in options if not option.startswith(PLACES)]
+    old, new = (_flat(config, skip=()) for config in (before, after))
+    names = [
+        key.replace(".init_args", "") for key in {**new, **old} if old.get(key) != new.get(key)
+    ]
+    return [f"--{name}" for name in names if not is_place(name)]
+
+
+def is_place(option: str) -> bool:
+    """Whether an option says where things are or how they are watched, and not what is trained.
+
+    Example:
+        >>> is_place("data.root"), is_place("model.learning_rate")
+        (True, False)
+    """
+    return option.startswith(_PLACES)
+
+
+def _flat(
+    config: Mapping[str, Any], skip: tuple[str, ...] = _NOT_HYPERPARAMETERS
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if key in skip:
+            return
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                walk(inner, f"{key}.{name}" if key else str(name))
+        else:
+            flat[key] = value
+
+    walk(config, "")
+    return flat

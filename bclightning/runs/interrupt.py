@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 
@@ -12,7 +13,14 @@ class Interrupted(BaseException):
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM.
         signal_name: ``SIGINT`` or ``SIGTERM``.
+        folder: Folder of the run that was stopped, which can be resumed; ``None`` if there is none.
+        epochs: Number of its finished epochs.
+        sweep: Whether it was a sweep that was stopped.
     """
+
+    folder: Path | None = None
+    epochs: int = 0
+    sweep: bool = False
 
     def __init__(self, number: int) -> None:
         self.exit_code = 128 + number
@@ -24,8 +32,8 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into `Interrupted`, and ignore those that follow.
 
-    Who presses Ctrl-C twice would otherwise break the clean-up that the first one started. Outside
-    the main thread signals cannot be caught, and the block runs without this.
+    A second Ctrl-C would otherwise break the clean-up that the first one started. Outside the main
+    thread signals cannot be caught, and the block runs without this.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:

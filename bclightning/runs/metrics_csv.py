@@ -1,4 +1,4 @@
-"""The table of a run's metrics: a row an epoch, whole on the disk at every moment."""
+"""The table of a run's metrics: one row per epoch, complete on the disk at every moment."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ EPOCH = "epoch"
 
 
 def shortest(value: float) -> float:
-    """The number of the fewest digits that is the same in single precision, as metrics are.
+    """The number with the fewest digits that is equal in single precision, which metrics have.
 
     Example:
         >>> shortest(2.1600000858306885)

@@ -1,4 +1,4 @@
-"""One sentence out of the parser's many lines, with a suggestion for what is misspelled."""
+"""One sentence out of the parser's many lines, with a suggestion for a misspelled option."""
 
 import importlib
 import inspect
@@ -11,51 +11,67 @@ from bclightning.errors import nearest
 _FRAME = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|Parser key|Problem with given class_path"
     r"|Expected a <class 'NoneType'>|Expected a <class 'bool'>|Previously parsed"
+    r"|Expected a path but .* either not accessible"
 )
 
 
-def explain(message: str, options: Iterable[str]) -> str:
-    """Say in one sentence what a message of the parser, or of a class that it built, complains of.
+def format_parser_error(message: str, options: Iterable[str]) -> str:
+    """Say in one sentence what is wrong, from a message of the parser or of a class that it built.
 
     Args:
-        message: The message, of one line or many.
-        options: The options that the parser knows, with their dashes.
+        message: Message of one line or many.
+        options: Options that the parser knows, with their dashes.
 
     Example:
-        >>> explain("unrecognized arguments: --trainer.max_epocs 3", ["--trainer.max_epochs"])
+        >>> message = "unrecognized arguments: --trainer.max_epocs 3"
+        >>> format_parser_error(message, ["--trainer.max_epochs"])
         'there is no option --trainer.max_epocs (did you mean --trainer.max_epochs?)'
     """
-    if "arguments are required" in message:
-        return f"{message}; name a recipe or a file with --config, as --config digits.yaml"
+    missing = re.search(r"arguments are required: (.*)", message)
+    if missing:
+        names = ", ".join(f"--{name}" for name in re.findall(r"[\w.]+", missing[1]))
+        if "Problem with given class_path" in message:
+            inner = ".".join([*re.findall(r'Parser key "([^"]+)"', message), missing[1]])
+            names = f"--{inner}"
+        return f"{names} is missing; name a recipe or a file with --config, as --config digits.yaml"
     unknown = re.match(r"(?i)unrecognized arguments: (--[^\s=]+|\S+)", message)
     if unknown:
         word = unknown[1]
         if not word.startswith("-"):
             return f"there is no argument {word!r}; options begin with --"
         return f"there is no option {word}{nearest(word, options)}"
+    group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", message)
+    if group:
+        name = f"--{group[1]}.{group[2]}"
+        return f"there is no option {name}{nearest(name, options)}"
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    class_path = re.search(r"Problem with given class_path '([^']+)'", message)
+    class_paths = re.findall(r"Problem with given class_path '([^']+)'", message)
+    not_accepted = re.search(r"Option '([^']+)' is not accepted", message)
+    if not_accepted:
+        prefix = f"--{key}." if key else ""
+        known = [f"{prefix}{name}" for name in _arguments(class_paths[-1] if class_paths else "")]
+        name = f"{prefix}{not_accepted[1]}"
+        return f"there is no option {name}{nearest(name, known)}"
+    given = re.search(r"Given value: (\S+)$", message)
     causes = []
     for line in message.splitlines():
         line = line.strip().removeprefix("- ")
-        if not line or _FRAME.match(line):
-            continue
-        causes.append(_clear(line, class_path[1] if class_path else ""))
+        if line and not _FRAME.match(line):
+            causes.append(_clear(line, given[1] if given else None))
     cause = "; ".join(dict.fromkeys(causes)) or " ".join(message.split())
     return f"--{key}: {cause}" if key and not key.startswith("config") else cause
 
 
-def _clear(line: str, class_path: str) -> str:
-    option = re.fullmatch(r"Option '([^']+)' is not accepted", line)
-    if option:
-        return f"there is no option {option[1]!r}{nearest(option[1], _arguments(class_path))}"
-    expected = re.fullmatch(r"Expected a (.+?)\.? Got value: (.*)", line)
-    if expected:
-        kind = re.sub(r"<class '([^']+)'>", r"\1", expected[1])
-        choices = re.fullmatch(r"typing\.Literal\[(.+)\]", kind)
-        wanted = f"one of {choices[1]}" if choices else f"of type {kind}"
-        return f"{expected[2]!r} is not {wanted}"
-    return re.sub(r"Expected an? <class '([^']+)'>", r"a value of type \1 is expected", line)
+def _clear(line: str, given: str | None) -> str:
+    expected = re.fullmatch(r"Expected an? (.+?)\.?(?: Got value: (.*))?", line)
+    if not expected:
+        return line
+    kind = re.sub(r"<class '([^']+)'>", r"\1", expected[1])
+    value = expected[2] or given
+    if value is None:
+        return f"a value of type {kind} is expected"
+    choices = re.fullmatch(r"typing\.Literal\[(.+)\]", kind)
+    return f"{value!r} is not {f'one of {choices[1]}' if choices else f'of type {kind}'}"
 
 
 def _arguments(class_path: str) -> list[str]:

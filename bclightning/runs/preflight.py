@@ -1,4 +1,4 @@
-"""A batch through the network before there is a run: what does not fit is told at once."""
+"""Preflight check: one batch through the network before a run begins."""
 
 import copy
 
@@ -11,15 +11,15 @@ from bclightning.errors import UserError
 
 
 @torch.no_grad()
-def rehearse(network: nn.Module, datamodule: ImageDataModule, device: torch.device) -> None:
-    """Let a network see one training batch, as if it had not: the run will be what it would be.
-
-    A copy of the network sees it, and the generators are put back.
+def check_forward_pass(
+    network: nn.Module, datamodule: ImageDataModule, device: torch.device
+) -> None:
+    """Send one training batch through a copy of a network; generators are put back.
 
     Args:
-        network: Of a run that is to begin.
+        network: Network of a run that is to begin.
         datamodule: Its data, loaded.
-        device: Where it will train.
+        device: Device that it will train on.
 
     Raises:
         UserError: The network does not take such a batch, or has too few outputs.
@@ -27,26 +27,26 @@ def rehearse(network: nn.Module, datamodule: ImageDataModule, device: torch.devi
     Example:
         >>> from bclightning.data import Digits
         >>> from bclightning.models import MLP
-        >>> rehearse(MLP(64, [16]), Digits(), torch.device("cpu"))
+        >>> check_forward_pass(MLP(64, [16]), Digits(), torch.device("cpu"))
         >>> try:
-        ...     rehearse(MLP(64, [16], classes=5), Digits(), torch.device("cpu"))
+        ...     check_forward_pass(MLP(64, [16], classes=5), Digits(), torch.device("cpu"))
         ... except UserError as error:
         ...     print(error)
         the network has 5 outputs, and the images of digits have 10 classes; see --model.network
     """
     training = datamodule.loaded_splits()["train"]
-    # Those of the last class, so that too few outputs are noticed; as many as a batch has, since
-    # batch normalization cannot train on one.
+    # Images of the last class, so that too few outputs are noticed; a whole batch, since batch
+    # normalization cannot train on one image.
     chosen = training.labels.topk(datamodule.batch_size).indices
     try:
-        seeing = copy.deepcopy(network).to(device)
+        copied = copy.deepcopy(network).to(device)
     except (TypeError, RuntimeError):
         # Not every network of a user's own can be copied, and the network itself stays as it is.
         return
     with isolate_rng(include_cuda=device.type == "cuda"):
         images, labels = training.__getitems__(chosen.tolist())
         try:
-            scores = seeing.train()(images.to(device))
+            scores = copied.train()(images.to(device))
         except (RuntimeError, ValueError, IndexError) as error:
             sides = " x ".join(map(str, images.shape[1:]))
             reason = str(error).partition("\n")[0]

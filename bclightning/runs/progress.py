@@ -16,37 +16,35 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bclightning.formatting import describe_score, score
 from bclightning.runs.checkpoint import RunCheckpoint
+from bclightning.runs.metrics_csv import shortest
+from bclightning.vocabulary import TRAIN_LOSS
 
 REFRESH_SECONDS = 0.2
 
 
 class RunProgress(ProgressBar):
-    """Show the epochs of a run, the time that is left, and the errors so far.
+    """Show the epochs of a run, the time that is left, and the monitored metric so far.
 
-    On a terminal two bars: epochs of the run and batches of the epoch. Elsewhere a line an epoch.
+    On a terminal two bars: epochs of the run and batches of the epoch. Elsewhere one line per
+    epoch. It is for `bclightning.runs.fit`, whose checkpoints know the best epoch.
 
     Args:
-        checkpoint: Knows the best epoch so far.
-        console: Where to print; standard error when ``None``.
-        epochs: How many there will be; those that the trainer is set to when ``None``.
+        console: Console to print to; standard error if ``None``.
+        epochs: Number of epochs that there will be; the trainer's if ``None``.
 
     Example:
-        >>> from pathlib import Path
-        >>> from bclightning.runs.metrics_csv import MetricsTable
-        >>> table = MetricsTable(Path("metrics.csv"))
-        >>> progress = RunProgress(RunCheckpoint(Path("checkpoints"), table))
+        >>> from bclightning.runs import fit
+        >>> progress = RunProgress(epochs=3)  # for fit(config, callbacks=[progress], epochs=3)
+        >>> progress.is_enabled
+        True
     """
 
-    def __init__(
-        self,
-        checkpoint: RunCheckpoint,
-        console: Console | None = None,
-        epochs: int | None = None,
-    ) -> None:
+    def __init__(self, console: Console | None = None, epochs: int | None = None) -> None:
         super().__init__()
         self._total = epochs
-        self._checkpoint = checkpoint
+        self._checkpoint: RunCheckpoint | None = None
         self._console = console or Console(stderr=True)
         self._bars: Progress | None = None
         self._epochs: TaskID | None = None
@@ -54,6 +52,11 @@ class RunProgress(ProgressBar):
         self._enabled = True
         self._first_epoch = 0
         self._started = self._shown = 0.0
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether anything is shown."""
+        return self._enabled
 
     def disable(self) -> None:
         """Print nothing, as Lightning asks on all processes but the first."""
@@ -65,6 +68,8 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bars."""
+        found = [c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)]
+        self._checkpoint = found[0] if found else None
         self._started = time.monotonic()
         self._first_epoch = trainer.current_epoch
         if not (self._enabled and self._console.is_terminal):
@@ -137,9 +142,9 @@ class RunProgress(ProgressBar):
             return
         note = self._note(trainer)
         if self._bars is None:
-            a_epoch = (time.monotonic() - self._started) / (done - self._first_epoch)
+            seconds = (time.monotonic() - self._started) / (done - self._first_epoch)
             total = self._total or trainer.max_epochs or done
-            left = a_epoch * (total - done)
+            left = seconds * (total - done)
             self._console.print(
                 f"epoch {done}/{total}  {note}  time left {_clock(left)}",
                 highlight=False,
@@ -152,15 +157,17 @@ class RunProgress(ProgressBar):
     def _note(self, trainer: Trainer) -> str:
         metrics = trainer.callback_metrics
         parts = []
-        if "train/loss" in metrics:
-            parts.append(f"loss {float(metrics['train/loss']):.4f}")
-        if self._checkpoint.monitor in metrics:
-            error = float(metrics[self._checkpoint.monitor])
-            parts.append(f"validation error {error:.2f} %")
-            if error <= self._checkpoint.best:
+        if TRAIN_LOSS in metrics:
+            parts.append(f"loss {float(metrics[TRAIN_LOSS]):.4f}")
+        checkpoint = self._checkpoint
+        if checkpoint is not None and checkpoint.monitor in metrics:
+            # As the checkpoint has it, which is what it compared.
+            value = shortest(float(metrics[checkpoint.monitor]))
+            parts.append(describe_score(checkpoint.monitor, value))
+            if checkpoint.is_best(value):
                 parts.append("(best)")
             else:
-                parts.append(f"(best {self._checkpoint.best:.2f} %)")
+                parts.append(f"(best {score(checkpoint.monitor, checkpoint.best)})")
         return "  ".join(parts)
 
 

@@ -1,84 +1,107 @@
-"""A trained network rebuilt from its own run, or from a configuration and a checkpoint."""
+"""A trained network rebuilt from its configuration and a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from bclightning.errors import UserError
-from bclightning.evaluation import Batches
 from bclightning.runs.checkpoint import load_checkpoint
-from bclightning.runs.config import RunCLI, take_option
+from bclightning.runs.config import RunConfig
 from bclightning.runs.folder import RunFolder
-from bclightning.runs.hyperparameters import overrides
-from bclightning.runs.job import SETTINGS
-from bclightning.runs.notices import quiet_lightning
+from bclightning.runs.record import RunRecord
 from bclightning.training import Classifier
-
-SHOWN = {
-    "--run": "The run: its folder, or its id below results/runs. Its own configuration and best "
-    "checkpoint are used.",
-    "--ckpt_path": "Another checkpoint; needed with --config and without --run.",
-}
+from bclightning.vocabulary import TEST_ERROR
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """A trained network as a command line names it, and what it takes to evaluate it.
+class TrainedNetwork:
+    """A trained network, and what it takes to evaluate it.
 
     Attributes:
         model: The network, with its weights.
-        datamodule: Its data, prepared.
-        trainer: A trainer, which says device and precision.
-        name: The run, or the checkpoint, as it was named.
-        folder: Of the run; ``None`` where a checkpoint alone was named.
-        as_recorded: Whether no option makes it something else than the run's record describes.
+        data: Its data, prepared.
+        trainer: Trainer that says device and precision.
+        name: Path of the run, or of the checkpoint.
+        folder: Folder of the run; ``None`` where a checkpoint alone was named.
+        record: Record of the run; ``None`` where options or another checkpoint make the network
+            something else than the record describes.
+        monitor: Metric that chose the best epoch.
+        test_metric: Metric that a test reports.
+        make_trainer: Makes a trainer for one evaluation, with the callbacks that it is given.
     """
 
-    model: Classifier
-    datamodule: LightningDataModule
+    model: LightningModule
+    data: LightningDataModule
     trainer: Trainer
     name: str
     folder: RunFolder | None
-    as_recorded: bool
+    record: RunRecord | None
+    monitor: str
+    test_metric: str
+    make_trainer: Callable[[Sequence[Callback]], Trainer]
 
 
-def statistics_batches(datamodule: LightningDataModule) -> Batches:
-    """Training images in a fixed order where the data module offers them, else its batches."""
-    source = getattr(datamodule, "statistics_dataloader", None) or datamodule.train_dataloader
-    return source()
+def rebuild(config: RunConfig, checkpoint: str | Path | None = None) -> TrainedNetwork:
+    """Rebuild a trained network, its data and a trainer.
 
-
-def has_loader(datamodule: LightningDataModule, name: str) -> bool:
-    """Whether a data module, of a user's own perhaps, has one of Lightning's loaders.
-
-    Example:
-        >>> has_loader(LightningDataModule(), "test_dataloader")
-        False
-    """
-    return is_overridden(name, datamodule)
-
-
-def require_loader(datamodule: LightningDataModule, name: str) -> None:
-    """Make sure of a loader.
+    Args:
+        config: Configuration of a run (`RunConfig.from_run`), or any with a checkpoint beside it.
+        checkpoint: Checkpoint to load; the run's best one if ``None``.
 
     Raises:
-        UserError: The data module has none.
+        UserError: There is no such checkpoint, or it belongs to another network.
     """
-    if not has_loader(datamodule, name):
-        raise UserError(f"{type(datamodule).__name__} has no {name}; give it one")
+    folder = config.run
+    if checkpoint is None and folder is None:
+        raise UserError("a configuration without a run needs a checkpoint; give --ckpt_path")
+    record = None
+    if folder is not None and checkpoint is None and not config.changed and folder.record.exists():
+        record = RunRecord.read(folder.record)
+    if checkpoint is None and folder is not None:
+        checkpoint = folder.checkpoints / "best.ckpt"
+    built = config.build()
+    trainer = config.build_trainer()
+    load_weights(built.model, str(checkpoint))
+    built.data.prepare_data()
+    return TrainedNetwork(
+        built.model,
+        built.data,
+        trainer,
+        str(checkpoint if folder is None else folder.path),
+        folder,
+        record,
+        config["monitor"],
+        reported_metric(config, built.model),
+        config.build_evaluation_trainer,
+    )
 
 
-def load_weights(model: Classifier, path: str | Path) -> None:
+def reported_metric(config: RunConfig, model: LightningModule) -> str:
+    """The metric that a test of a run reports.
+
+    Args:
+        config: Configuration of the run.
+        model: Its LightningModule; a `Classifier` is always judged by its error.
+    """
+    if isinstance(model, Classifier):
+        return TEST_ERROR
+    return str(config["test_metric"] or config["monitor"].replace("val", "test", 1))
+
+
+def load_weights(model: LightningModule, path: str | Path) -> None:
     """Load the weights of a Lightning checkpoint into a model.
+
+    Args:
+        model: The model; a `Classifier` also takes the weights of a bare network.
+        path: Path of the checkpoint.
 
     Raises:
         UserError: The file is not a checkpoint, or it belongs to another network.
     """
     state = load_checkpoint(path)["state_dict"]
-    if not any(key.startswith("network.") for key in state):
+    if isinstance(model, Classifier) and not any(key.startswith("network.") for key in state):
         state = {f"network.{key}": value for key, value in state.items()}
     try:
         model.load_state_dict(state)
@@ -87,43 +110,3 @@ def load_weights(model: Classifier, path: str | Path) -> None:
         raise UserError(
             f"the checkpoint {path} belongs to another network: {' '.join(first).strip()}"
         ) from error
-
-
-def rebuilt(arguments: Sequence[str], command: str, shown: dict[str, str] | None = None) -> Rebuilt:
-    """Rebuild a trained network, its data and a trainer from a command line that names a run.
-
-    Args:
-        arguments: The command line after the command's name.
-        command: The command.
-        shown: More options, which the caller has taken out already, with their help.
-
-    Raises:
-        UserError: There is no such run, or what is asked for does not fit it.
-    """
-    run, rest = take_option(arguments, "--run")
-    checkpoint, rest = take_option(rest, "--ckpt_path")
-    helping = {"-h", "--help"} & set(rest)
-    folder = None
-    recorded = checkpoint is None and not overrides(rest)
-    if run is not None:
-        folder = RunFolder.find(run)
-        rest = ["--config", str(folder.config), *rest]
-        checkpoint = checkpoint or str(folder.checkpoints / "best.ckpt")
-    elif checkpoint is None and not helping:
-        raise UserError(
-            f"say which trained network: bcl {command} --run RUN, "
-            f"or bcl {command} --config FILE --ckpt_path CHECKPOINT"
-        )
-    quiet_lightning()
-    cli = RunCLI(
-        rest,
-        prog=f"bcl {command}",
-        description="Evaluate a trained network.",
-        settings=SETTINGS,
-        shown={**SHOWN, **(shown or {})},
-    )
-    model, datamodule = cli.build_modules()
-    trainer = cli.build_trainer()
-    load_weights(model, str(checkpoint))
-    datamodule.prepare_data()
-    return Rebuilt(model, datamodule, trainer, run or str(checkpoint), folder, recorded)

@@ -1,6 +1,5 @@
-"""`bcl reproduce`: the first epochs of a recorded run once more, and whether they are the same."""
+"""The first epochs of a recorded run once more, and whether they are the same."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from lightning.pytorch import Callback
 
-from bclightning.cli.parser import Arguments
 from bclightning.errors import UserError
+from bclightning.runs.config import RunConfig
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.metrics_csv import EPOCH, MetricsTable, shortest
 from bclightning.runs.record import RunRecord
-from bclightning.runs.run import fit
+from bclightning.runs.run import fit_as_recorded
+from bclightning.vocabulary import TRAIN_LOSS, VAL_ERROR
 
 # Where rounding differs, the curves of a run part like those of two seeds: on MNIST by up to an
 # eighth in validation error, and less in the loss, in the first epochs.
 ERROR_BAND = 0.25
-LEAST_ERROR_BAND = 0.5
+MIN_ERROR_BAND = 0.5
 LOSS_BAND = 0.15
+
+BAND = (
+    f"validation errors within {ERROR_BAND:.0%} (at least {MIN_ERROR_BAND} points), "
+    f"losses within {LOSS_BAND:.0%}"
+)
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Difference:
 
     Attributes:
         epoch: Counted from 0.
-        metric: Its name.
-        recorded: Its recorded value.
-        again: Its value now; ``None`` where it was not computed.
+        metric: Name of the metric.
+        recorded: Recorded value.
+        again: Value now; ``None`` where it was not computed.
     """
 
     epoch: int
@@ -57,55 +61,88 @@ class Difference:
         if self.again is None:
             return False
         apart = abs(self.again - self.recorded)
-        match self.metric:
-            case "val/error":
-                return apart <= max(LEAST_ERROR_BAND, ERROR_BAND * self.recorded)
-            case "train/loss":
-                return apart <= LOSS_BAND * abs(self.recorded)
+        if self.metric == VAL_ERROR:
+            return apart <= max(MIN_ERROR_BAND, ERROR_BAND * self.recorded)
+        if self.metric == TRAIN_LOSS:
+            return apart <= LOSS_BAND * abs(self.recorded)
         return True
 
 
-def reproduce(arguments: Sequence[str]) -> bool:
-    """Run `bcl reproduce RECORD`: train the first epochs again, and compare with the record.
+@dataclass(frozen=True)
+class Reproduction:
+    """The first epochs of a recorded run, and the same epochs trained again.
 
-    Returns:
-        Whether they agree: bit for bit, or, where machine, versions or code are others, within the
-        band.
+    Attributes:
+        record: The record.
+        rows: The recorded metrics of these epochs, one row per epoch.
+        differences: Metrics that are not the same to the last bit.
+        changed: Differences in machine, versions and code that may change roundings.
+    """
+
+    record: RunRecord
+    rows: list[dict[str, float]]
+    differences: list[Difference]
+    changed: list[str]
+
+    @property
+    def metrics(self) -> int:
+        """Number of metrics that were compared."""
+        return sum(len(row) - 1 for row in self.rows)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every metric is the same to the last bit."""
+        return not self.differences
+
+    @property
+    def within_band(self) -> bool:
+        """Whether all differences are such as another machine may make."""
+        return all(difference.within_band for difference in self.differences)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the record is true here: to the bit, or within the band if something changed."""
+        return self.exact or (bool(self.changed) and self.within_band)
+
+
+def reproduce(
+    config: RunConfig, *, epochs: int = 2, callbacks: Sequence[Callback] = ()
+) -> Reproduction:
+    """Train the first epochs of a recorded run again, and compare them with its metrics.
+
+    On a CPU it sets the number of torch's threads to the recorded one, since sums are made in as
+    many parts as there are threads, and rounded accordingly.
+
+    Args:
+        config: Configuration of the run, by `RunConfig.from_run`, whose options may say where
+            things are here.
+        epochs: Number of epochs.
+        callbacks: Callbacks such as a progress bar.
 
     Raises:
-        UserError: There is no such record, or the data is other data.
+        UserError: The folder has no record, an option would make it another run, or the data files
+            are not those of the record.
     """
-    parser = Arguments(
-        "bcl reproduce",
-        "Train the first epochs of a recorded run again, from its record alone, and compare with "
-        "the recorded metrics. What follows, such as --data.root, says where things are here.",
-    )
-    parser.add_argument("record", metavar="RECORD", help="a run's folder, as in results/mnist/")
-    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="default: 2")
-    given, places = parser.parse_known_args(list(arguments))
-    recorded = RunFolder.find(given.record)
-    record = RunRecord.read(recorded.record)
-    rows = MetricsTable(recorded.metrics).rows
-    if not 1 <= given.epochs <= len(rows):
+    if config.run is None:
+        raise UserError("name the folder of a recorded run")
+    if config.changed:
+        raise UserError(f"{config.changed[0]} would make it another run; leave it out")
+    record = RunRecord.read(config.run.record)
+    rows = MetricsTable(config.run.metrics).rows
+    if not 1 <= epochs <= len(rows):
         raise UserError(f"--epochs is 1 to {len(rows)}, the number of epochs that are recorded")
-    console = Console()
     threads = record.machine.get("threads")
     if record.machine.get("device") == "cpu" and threads:
-        # Sums are made in as many parts as there are threads, and rounded accordingly.
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(prefix="bcl-reproduce-") as place:
-        again = RunFolder(Path(place) / record.experiment / record.run_id)
-        again.create()
-        shutil.copyfile(recorded.config, again.config)
-        now = fit(
-            ["--resume", str(again.path), "--wandb.mode", "disabled", *places],
-            epochs=given.epochs,
-        )
+        here = {"runs_dir": place, "experiment": record.experiment, "run_id": record.run_id}
+        again = RunConfig.load(config, {**here, "wandb.mode": "disabled"})
+        now = fit_as_recorded(again, record, callbacks=callbacks, epochs=epochs)
         if now.checksums != record.checksums:
             raise UserError("the data files are not those of the record: their checksums differ")
-        differences = compare_curves(rows[: given.epochs], MetricsTable(again.metrics).rows)
-    changed = what_changed(record, now)
-    return _report(console, record, rows[: given.epochs], differences, changed)
+        metrics = RunFolder(Path(place) / record.experiment / record.run_id).metrics
+        differences = compare_curves(rows[:epochs], MetricsTable(metrics).rows)
+    return Reproduction(record, rows[:epochs], differences, what_changed(record, now))
 
 
 def compare_curves(
@@ -114,8 +151,8 @@ def compare_curves(
     """The metrics that are not the same, to the last bit.
 
     Args:
-        recorded: A row for each epoch.
-        again: Likewise.
+        recorded: Recorded metrics, one row per epoch.
+        again: Metrics of the same epochs trained again.
 
     Example:
         >>> compare_curves([{"epoch": 0.0, "val/error": 2.0}], [{"epoch": 0.0, "val/error": 2.0}])
@@ -158,47 +195,3 @@ def what_changed(record: RunRecord, now: RunRecord) -> list[str]:
 
 def _commit(git: dict[str, Any]) -> str:
     return str(git.get("commit") or "unknown")[:12]
-
-
-def _report(
-    console: Console,
-    record: RunRecord,
-    rows: Sequence[dict[str, float]],
-    differences: Sequence[Difference],
-    changed: Sequence[str],
-) -> bool:
-    apart = {(difference.epoch, difference.metric): difference for difference in differences}
-    table = Table(title=f"{record.run_id}, recorded and again", title_justify="left")
-    for header in ("epoch", "metric", "recorded", "again"):
-        table.add_column(header, justify="left" if header == "metric" else "right")
-    for row in rows:
-        epoch = int(row[EPOCH])
-        for metric in ("train/loss", "val/error", "val/loss"):
-            if metric in row:
-                other = apart.get((epoch, metric))
-                again = "the same" if other is None else "-"
-                if other is not None and other.again is not None:
-                    again = f"{other.again:.6g}"
-                table.add_row(str(epoch + 1), metric, f"{row[metric]:.6g}", again)
-    console.print(table)
-    if changed:
-        console.print("not as recorded: " + "; ".join(changed), highlight=False, soft_wrap=True)
-    count = sum(len(row) - 1 for row in rows)
-    band = (
-        f"validation errors within {ERROR_BAND:.0%} (at least {LEAST_ERROR_BAND} points), "
-        f"losses within {LOSS_BAND:.0%}"
-    )
-    within = all(difference.within_band for difference in differences)
-    if not differences:
-        verdict = f"bit for bit the same: {count} metrics of {len(rows)} epochs"
-    elif not changed:
-        verdict = (
-            f"NOT reproduced: {len(differences)} of {count} metrics differ, though machine, "
-            "versions and code are those of the record"
-        )
-    elif within:
-        verdict = f"within the band ({band}), not bit for bit: {len(differences)} of {count} differ"
-    else:
-        verdict = f"NOT reproduced: outside the band ({band})"
-    console.print(verdict, highlight=False, soft_wrap=True)
-    return not differences or (bool(changed) and within)

@@ -1,19 +1,17 @@
-"""`bcl fit`: one run, from its configuration to its record."""
+"""One run, from its configuration to its record."""
 
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch import Callback, LightningDataModule, Trainer
-from rich.console import Console
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from bclightning.cli.tables import print_report
 from bclightning.costs import model_size
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
@@ -22,320 +20,309 @@ from bclightning.nn import binary_layers
 from bclightning.runs.allocator import keep_freed_memory
 from bclightning.runs.callbacks import FirstEpochs, SeedEachEpoch
 from bclightning.runs.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
-from bclightning.runs.config import RunCLI, take_option
-from bclightning.runs.evaluate import evaluate_methods
-from bclightning.runs.first_layer import write_portrait
+from bclightning.runs.config import BuiltRun, RunConfig
+from bclightning.runs.data import SharedData, data_name, has_loader
+from bclightning.runs.evaluate import evaluate
+from bclightning.runs.first_layer import save_first_layer
 from bclightning.runs.folder import RunFolder, checked_name
-from bclightning.runs.hyperparameters import overrides, settings_of
+from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.interrupt import Interrupted, interruptible
-from bclightning.runs.job import SETTINGS, Job, LoadedData
 from bclightning.runs.metrics_csv import MetricsTable
-from bclightning.runs.notices import quiet_lightning
-from bclightning.runs.preflight import rehearse
-from bclightning.runs.progress import RunProgress
+from bclightning.runs.notices import logger
+from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
-from bclightning.runs.rebuild import has_loader, load_weights
+from bclightning.runs.rebuild import load_weights, reported_metric
 from bclightning.runs.record import RunRecord
-from bclightning.runs.tracking import TrackingLogger, how_to_look, start_tracking
-from bclightning.runs.wandb_mode import decide_mode
+from bclightning.seeds import SEEDING, RunSeeds
+from bclightning.tracking.logger import TrackingLogger, start_tracking
+from bclightning.tracking.mode import decide_mode
 from bclightning.training import Classifier, WeightStatistics
+from bclightning.vocabulary import Status
 
 # Tells the processes that Lightning starts for further devices which folder the first one made.
 FOLDER_VARIABLE = "BCL_RUN_FOLDER"
 
-SHOWN = {"--resume": "Go on with a stopped run: its folder, or its id below results/runs."}
-
-DESCRIPTION = (
-    "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "
-    "from options as Lightning users know them: --trainer.max_epochs 3 --data.batch_size 50 "
-    "--model.network.regularizer none|dropout|deterministic|stochastic."
-)
-
 
 def fit(
-    arguments: Sequence[str],
+    config: "RunConfig | Mapping[str, Any] | str | Path",
+    *,
     callbacks: Sequence[Callback] = (),
-    loaded: LoadedData | None = None,
+    data: SharedData | None = None,
     epochs: int | None = None,
 ) -> RunRecord:
-    """Train a network by the command line of `bcl fit`, test its best epoch, and report.
+    """Train a network, test its best epoch, and record both in a folder of its own.
+
+    It prints nothing: `bclightning.runs.progress.RunProgress` among the callbacks shows progress,
+    and the logger ``bclightning`` has notices at level INFO.
 
     Args:
-        arguments: The command line after ``fit``.
-        callbacks: More callbacks than the configuration names.
-        loaded: Data that runs of one process share.
-        epochs: Train so many and no more, as the run would begin that the command line describes,
-            and test nothing.
+        config: What to train: a `RunConfig`, or what `RunConfig.load` takes, such as a mapping or
+            the name of a recipe. One that was made by `RunConfig.from_run` resumes that run.
+        callbacks: Callbacks beside those of the configuration.
+        data: Loaded data that runs of one process share.
+        epochs: Number of epochs to train at most, as the whole run would begin; nothing is tested.
 
     Returns:
-        The finished run's record; as it is, of a run that was finished already.
+        The record; that of the run as it is, if it was finished already.
 
     Raises:
         UserError: A mistake in the configuration, the data or the machine's state.
-        Interrupted: The run was stopped; its folder says how far it came.
+        Interrupted: The run was stopped by a signal; its folder says how far it came.
+
+    Example:
+        >>> import tempfile
+        >>> record = fit({
+        ...     "data": "bclightning.data.Digits",
+        ...     "model": {"network": {
+        ...         "class_path": "bclightning.models.MLP",
+        ...         "init_args": {"in_features": 64, "hidden": [32]},
+        ...     }},
+        ...     "trainer": {"max_epochs": 1},
+        ...     "wandb": {"mode": "disabled"},
+        ...     "runs_dir": tempfile.mkdtemp(),
+        ... })
+        >>> record.status, record.monitor, record.best_epoch
+        ('finished', 'val/error', 0)
     """
-    resumed, rest = take_option(arguments, "--resume")
-    if resumed is not None:
-        folder = RunFolder.find(resumed)
-        _refuse_overrides(rest)
-        if (finished := _finished(folder)) is not None:
-            return finished
-        rest = ["--config", str(folder.config), *rest]
-    quiet_lightning()
+    if not isinstance(config, RunConfig):
+        config = RunConfig.load(config)
+    seeding = SEEDING
+    if config.run is not None:
+        _refuse_changes(config)
+        if config.run.record.exists():
+            record = RunRecord.read(config.run.record)
+            if record.status == "finished":
+                logger.info("the run %s is finished, and stays as it is", config.run.path)
+                return record
+            seeding = record.seeding
+    return _start(config, callbacks, data, epochs, seeding)
+
+
+def fit_as_recorded(
+    config: RunConfig, record: RunRecord, *, callbacks: Sequence[Callback] = (), epochs: int
+) -> RunRecord:
+    """Train the first epochs of a new run as a recorded one was trained.
+
+    Args:
+        config: Configuration of the new run.
+        record: The record, which says how random numbers were derived from the seed.
+        callbacks: Callbacks beside those of the configuration.
+        epochs: Number of epochs; nothing is tested.
+    """
+    return _start(config, callbacks, None, epochs, record.seeding)
+
+
+def _start(
+    config: RunConfig,
+    callbacks: Sequence[Callback],
+    data: SharedData | None,
+    epochs: int | None,
+    seeding: int,
+) -> RunRecord:
+    if (config["trainer.max_epochs"] or 0) < 1:
+        raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
     keep_freed_memory()
-    cli = RunCLI(rest, "bcl fit", DESCRIPTION, settings=SETTINGS, shown=SHOWN)
-    if (cli.config.trainer.max_epochs or 0) < 1:
-        raise UserError("--trainer.max_epochs must be at least 1")
     with interruptible():
-        model, datamodule = cli.build_modules()
-        if isinstance(datamodule, ImageDataModule):
+        built = config.build()
+        if isinstance(built.data, ImageDataModule):
+            built.data.use_seeds(config["seed_everything"], seeding)
             # Before there is a folder: a run that has no data has nothing to remember.
-            (loaded or LoadedData()).provide(datamodule, cli.plain_config()["data"])
-        if resumed is None:
-            folder = _new_folder(cli, model, datamodule)
-        run = _Run(cli, model, datamodule, folder, callbacks, epochs)
-        if cli.config.warm_start and not run.checkpoint.last_path.exists():
+            (data or SharedData()).provide(built.data, config.plain()["data"])
+        run = _Run(config, built, callbacks, epochs, seeding)
+        if config["warm_start"] and not run.checkpoint.last_path.exists():
             # Later on its file is not needed, and may be gone.
-            load_weights(model, cli.config.warm_start)
-        if resumed is None:
+            load_weights(built.model, config["warm_start"])
+        if config.run is None:
             # Not before everything that can be checked is checked.
-            if isinstance(datamodule, ImageDataModule):
-                rehearse(model.network, datamodule, run.trainer.strategy.root_device)
-            run.create()
+            if isinstance(built.data, ImageDataModule) and isinstance(built.model, Classifier):
+                device = run.trainer.strategy.root_device
+                check_forward_pass(built.model.network, built.data, device)
+            run.create_folder()
         return run.go()
 
 
-def method_of(network: nn.Module) -> str:
-    """The arm of the comparison that a network belongs to.
+def regularizer_of(model: nn.Module) -> str:
+    """What regularizes a network: its binarization, else dropout where it has any.
 
     Example:
         >>> from bclightning.models import MLP
-        >>> method_of(MLP(regularizer="dropout"))
+        >>> regularizer_of(MLP(regularizer="dropout"))
         'dropout'
-        >>> method_of(MLP(regularizer="none", input_dropout=0.2))
+        >>> regularizer_of(MLP(regularizer="none", input_dropout=0.2))
         'none'
     """
-    layers = list(binary_layers(network).values())
+    layers = list(binary_layers(model).values())
     if layers:
         return layers[0].binarization
+    network = model.network if isinstance(model, Classifier) else model
     match getattr(network, "regularizer", None):
         case "none" | "dropout" as regularizer:
-            # It may drop pixels besides, with any regularizer.
+            # With any regularizer a network may drop pixels too.
             return str(regularizer)
     dropped = [m for m in network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     return "dropout" if dropped else "none"
 
 
 class _Run:
-    """One run: trains, judges, records, reports."""
+    """One run: trains, tests, records, and reports to W&B."""
 
     def __init__(
         self,
-        cli: RunCLI,
-        model: Classifier,
-        datamodule: LightningDataModule,
-        folder: RunFolder,
+        config: RunConfig,
+        built: BuiltRun,
         callbacks: Sequence[Callback],
         epochs: int | None,
+        seeding: int,
     ) -> None:
-        self.cli = cli
-        self.model = model
-        self.datamodule = datamodule
-        self.folder = folder
-        self.console = Console()
-        self.checkpoint = RunCheckpoint(folder.checkpoints, MetricsTable(folder.metrics))
-        self.logger: TrackingLogger | None = None
-        # Decided before the run has a folder, since what W&B is told may be refused.
-        tracks = cli.config.trainer.logger is not False
-        self.tracked = decide_mode(cli.config_init.wandb, os.environ) if tracks else None
-        self.job: Job = cli.config_init.job
+        self.config = config
+        self.built = built
         self.callbacks = callbacks
         self.epochs = epochs
-        self.trainer = self._trainer()
-        self.record = self._record()
-        if folder.record.exists():
-            self.record.resume_from(RunRecord.read(folder.record))
+        self.folder = config.run or _new_folder(config, built)
+        self.checkpoint = RunCheckpoint(
+            self.folder.checkpoints,
+            MetricsTable(self.folder.metrics),
+            config["monitor"],
+            config["monitor_mode"],
+        )
+        self.tracker: TrackingLogger | None = None
+        # Decided before the run has a folder, since what W&B is told may be refused.
+        tracks = config["trainer.logger"] is not False
+        self.tracked = decide_mode(built.wandb, os.environ) if tracks else None
+        ours = [
+            SeedEachEpoch(RunSeeds(config["seed_everything"], seeding)),
+            WeightStatistics(),
+            self.checkpoint,
+            *callbacks,
+            *([] if epochs is None else [FirstEpochs(epochs)]),
+        ]
+        self.trainer = config.build_trainer(ours, [WholeFileCheckpointIO()])
+        self.record = _describe(config, built, self.folder, self.trainer, seeding)
+        if self.folder.record.exists():
+            self.record.resume_from(RunRecord.read(self.folder.record))
 
-    def create(self) -> None:
+    def create_folder(self) -> None:
         """Make the run's folder, in the first of the processes that train together."""
         if is_first_process():
             self.folder.create()
-            self.cli.write_config(self.folder.config)
+            self.config.write(self.folder.config)
             os.environ[FOLDER_VARIABLE] = str(self.folder.path)
 
     def go(self) -> RunRecord:
-        """Train, judge, record and report."""
-        with self.folder.occupied() if is_first_process() else contextlib.nullcontext():
+        """Train, test, record and report."""
+        with self.folder.lock() if is_first_process() else contextlib.nullcontext():
             return self._go()
 
     def _go(self) -> RunRecord:
         if is_first_process():
-            self.folder.sweep_up()
+            self.folder.remove_temporary_files()
             self.record.write(self.folder.record)
         exit_code = 1
         try:
             self._track()
             self._train()
             if self.epochs is None:
-                self._judge()
+                self._test()
             exit_code = 0
         except Interrupted as interruption:
             self._end("interrupted", interruption.signal_name)
             if self.epochs is None:
-                # Who asked for some epochs keeps no folder to go on with.
-                self._say_how_to_go_on()
+                # A run of its first epochs alone leaves no folder to resume.
+                interruption.folder = self.folder.path
+                interruption.epochs = len(self.checkpoint.table.rows)
             raise
         except BaseException as error:
             self._end("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
-            if self.logger is not None:
-                self.logger.finish(exit_code)
+            if self.tracker is not None:
+                self.tracker.finish(exit_code)
         pruned = any(getattr(callback, "pruned", False) for callback in self.callbacks)
         self._end("pruned" if pruned else "finished", "")
-        if is_first_process() and self.epochs is None:
-            print_report(self.console, self.record, self.folder, self._where_to_look())
         return self.record
 
     def _track(self) -> None:
         if self.tracked is None or not is_first_process():
             return
-        settings = self.cli.config_init.wandb
         mode, reason = self.tracked
-        self.console.print(reason, highlight=False, soft_wrap=True)
-        identity = "-".join(filter(None, [self.record.run_id, self.job.token]))
-        self.record.wandb = {"mode": mode, "id": identity}
-        self.logger = start_tracking(
-            settings,
+        logger.info(reason)
+        record = self.record
+        identity = "-".join(filter(None, [record.run_id, self.built.purpose.sweep_id]))
+        record.wandb = {"mode": mode, "id": identity}
+        self.tracker = start_tracking(
+            self.built.wandb,
             mode,
             run_id=identity,
-            name=self.record.run_id,
+            name=record.run_id,
             folder=self.folder.path,
-            group=self.record.experiment,
-            job_type=self.record.stage,
+            group=record.experiment,
+            job_type=record.stage,
             tags=[
-                f"method:{self.record.regularizer}",
-                f"data:{self.record.data}",
-                f"seed:{self.record.seed}",
-                f"arm:{self.record.arm_name}",
+                f"regularizer:{record.regularizer}",
+                f"data:{record.data}",
+                f"seed:{record.seed}",
+                f"arm:{record.arm_name}",
             ],
             config={
-                "method": self.record.regularizer,
-                "arm": self.record.arm_name,
-                "data_set": self.record.data,
-                "seed": self.record.seed,
-                "split_sizes": self.record.split_sizes,
-                "chosen": self.record.evaluation,
-                "binary_weights": self.record.binary_weights,
-                "real_weights": self.record.real_weights,
-                **self.cli.plain_config(),
+                **self.config.plain(),
+                "regularizer": record.regularizer,
+                "arm": record.arm_name,
+                "data_set": record.data,
+                "seed": record.seed,
+                "split_sizes": record.split_sizes,
+                "evaluation": record.evaluation,
+                "test_metric": record.test_metric,
+                "binary_weights": record.binary_weights,
+                "real_weights": record.real_weights,
             },
         )
-        if self.logger is not None:
-            self.trainer.loggers = [*self.trainer.loggers, self.logger]
-
-    def _trainer(self) -> Trainer:
-        ours: list[Callback] = [
-            SeedEachEpoch(self.cli.config.seed_everything),
-            WeightStatistics(),
-            self.checkpoint,
-            *self.callbacks,
-        ]
-        if self.cli.config.trainer.enable_progress_bar is not False:
-            ours.append(RunProgress(self.checkpoint, epochs=self.epochs))
-        if self.epochs is not None:
-            ours.append(FirstEpochs(self.epochs))
-        return self.cli.build_trainer(ours, [WholeFileCheckpointIO()])
+        if self.tracker is not None:
+            self.trainer.loggers = [*self.trainer.loggers, self.tracker]
 
     def _train(self) -> None:
         last = self.checkpoint.last_path
         if not last.exists():
-            # Killed before the end of its first epoch, a run has no more to go on from than its
-            # seed: what there is of metrics is of no checkpoint.
+            # A run that was killed before the end of its first epoch begins again from its seed:
+            # metrics that it left belong to no checkpoint.
             self.folder.metrics.unlink(missing_ok=True)
             self.checkpoint.table.rows.clear()
         self.trainer.fit(
-            self.model,
-            datamodule=self.datamodule,
+            self.built.model,
+            datamodule=self.built.data,
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
 
-    def _judge(self) -> None:
-        """Test the epoch with the best validation error; only now is the test set touched.
-
-        While a setting is searched for, it is not touched at all.
-        """
+    def _test(self) -> None:
+        """Test the best epoch; only now, and never while a setting is searched for."""
         if not is_first_process() or not self.checkpoint.best_path.exists():
             return
+        model, data = self.built.model, self.built.data
         # With several processes the callback's memory is another process's; the file is not.
-        saved = load_checkpoint(self.checkpoint.last_path)["callbacks"]["RunCheckpoint"]
+        saved = load_checkpoint(self.checkpoint.last_path)["callbacks"][self.checkpoint.state_key]
         self.record.best_epoch = saved["best_epoch"]
         self.record.best_score = saved["best"]
         self.record.train_seconds = round(saved["seconds"], 1)
-        load_weights(self.model, self.checkpoint.best_path)
-        write_portrait(self.folder, self.model, self.datamodule)
-        if self.job.stage == "tune":
-            self._summarize()
-            return
-        if not has_loader(self.datamodule, "test_dataloader"):
-            self.console.print(
-                f"no test: {type(self.datamodule).__name__} has no test_dataloader",
-                highlight=False,
-                soft_wrap=True,
-            )
-            self._summarize()
-            return
-        self.console.print("testing the best epoch ...", highlight=False)
-        errors = evaluate_methods(self.model, self.datamodule, self.trainer, "test")
-        self.record.test = [error.entry() for error in errors]
-        self._summarize()
+        load_weights(model, self.checkpoint.best_path)
+        save_first_layer(self.folder, model, data)
+        if self.built.purpose.stage != "tune":
+            if has_loader(data, "test_dataloader"):
+                logger.info("testing the best epoch ...")
+                results = evaluate(
+                    model,
+                    data,
+                    self.trainer,
+                    "test",
+                    self.record.test_metric,
+                    self.config.build_evaluation_trainer,
+                )
+                self.record.test = [result.entry() for result in results]
+            else:
+                logger.info("no test: %s has no test_dataloader", type(data).__name__)
+        if self.tracker is not None:
+            self.tracker.log_summary(_summary(self.record))
 
-    def _summarize(self) -> None:
-        if self.logger is None:
-            return
-        summary: dict[str, Any] = {
-            "best_epoch": self.record.best_epoch,
-            "best/val/error": self.record.best_score,
-            "test/error": self.record.test_value,
-            "train_seconds": self.record.train_seconds,
-            "packed_bytes": self.record.packed_bytes,
-            "float_bytes": self.record.float_bytes,
-        }
-        for entry in self.record.test:
-            statistics = entry["batch_norm"].replace(" ", "_")
-            summary[f"test/error/{entry['weights']}/{statistics}"] = entry["value"]
-        self.logger.log_summary(summary)
-
-    def _record(self) -> RunRecord:
-        size = model_size(self.model)
-        weights, statistics = default_evaluation(self.model)
-        data = self.datamodule
-        return RunRecord(
-            run_id=self.folder.run_id,
-            experiment=self.folder.path.resolve().parent.name,
-            regularizer=method_of(self.model.network),
-            data=data_name(data),
-            seed=self.cli.config.seed_everything,
-            epochs=self.trainer.max_epochs or 0,
-            arm=self.job.arm or "",
-            stage=self.job.stage,
-            trial=self.job.trial,
-            hyperparameters=settings_of(self.cli.plain_config()),
-            evaluation={"weights": weights, "batch_norm": statistics},
-            split_sizes=data.split_sizes() if isinstance(data, ImageDataModule) else {},
-            checksums=data.checksums() if isinstance(data, ImageDataModule) else {},
-            binary_weights=size.binary_weights,
-            real_weights=size.real_weights,
-            float_bytes=size.float_bytes,
-            packed_bytes=size.packed_bytes,
-            versions=versions(),
-            git=git_state(),
-            machine=machine(self.trainer.strategy.root_device),
-            started=now(),
-        )
-
-    def _end(self, status: Any, reason: str) -> None:
+    def _end(self, status: Status, reason: str) -> None:
         self.record.status = status
         self.record.reason = reason
         self.record.finished = now()
@@ -344,29 +331,65 @@ class _Run:
             with contextlib.suppress(UserError):
                 self.record.write(self.folder.record)
 
-    def _say_how_to_go_on(self) -> None:
-        done = "no epoch is finished yet"
-        if self.checkpoint.table.rows:
-            done = f"{len(self.checkpoint.table.rows)} epochs are kept"
-        Console(stderr=True).print(
-            f"stopped; {done}; go on with: bcl fit --resume {self.folder.path}",
-            highlight=False,
-            soft_wrap=True,
-        )
 
-    def _where_to_look(self) -> list[str]:
-        mode = self.record.wandb.get("mode")
-        return how_to_look(self.folder.path, mode) if mode and self.logger is not None else []
+def _describe(
+    config: RunConfig, built: BuiltRun, folder: RunFolder, trainer: Trainer, seeding: int
+) -> RunRecord:
+    """The record of a run that is about to begin."""
+    model, data, purpose = built.model, built.data, built.purpose
+    size = model_size(model)
+    weights, statistics = default_evaluation(model)
+    images = data if isinstance(data, ImageDataModule) else None
+    return RunRecord(
+        run_id=config["run_id"] or folder.run_id,
+        experiment=config["experiment"] or folder.path.resolve().parent.name,
+        regularizer=regularizer_of(model),
+        data=data_name(data),
+        seed=config["seed_everything"],
+        epochs=trainer.max_epochs or 0,
+        arm=purpose.arm or "",
+        stage=purpose.stage,
+        trial=purpose.trial,
+        hyperparameters=hyperparameters_of(config.plain()),
+        monitor=config["monitor"],
+        monitor_mode=config["monitor_mode"],
+        test_metric=reported_metric(config, model),
+        evaluation={"weights": weights, "batch_norm": statistics},
+        split_sizes={} if images is None else images.split_sizes(),
+        checksums={} if images is None else images.checksums(),
+        binary_weights=size.binary_weights,
+        real_weights=size.real_weights,
+        float_bytes=size.float_bytes,
+        packed_bytes=size.packed_bytes,
+        versions=versions(),
+        git=git_state(),
+        machine=machine(trainer.strategy.root_device),
+        started=now(),
+        seeding=seeding,
+    )
 
 
-def data_name(datamodule: LightningDataModule) -> str:
-    """The data set's name: the data module's own, or its class's."""
-    return str(getattr(datamodule, "name", None) or type(datamodule).__name__.lower())
+def _summary(record: RunRecord) -> dict[str, Any]:
+    """What stands for a run in W&B's tables."""
+    summary: dict[str, Any] = {
+        "best_epoch": record.best_epoch,
+        "best_score": record.best_score,
+        f"best/{record.monitor}": record.best_score,
+        "test_value": record.test_value,
+        record.test_metric: record.test_value,
+        "train_seconds": record.train_seconds,
+        "packed_bytes": record.packed_bytes,
+        "float_bytes": record.float_bytes,
+    }
+    for entry in record.test:
+        statistics = entry["batch_norm"].replace(" ", "_")
+        summary[f"{record.test_metric}/{entry['weights']}/{statistics}"] = entry["value"]
+    return summary
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and prints, of those that train together."""
-    return (_get_rank() or 0) == 0
+    """Whether this process is the one that writes, of those that train together."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def now() -> str:
@@ -374,40 +397,25 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _new_folder(cli: RunCLI, model: Classifier, datamodule: LightningDataModule) -> RunFolder:
+def _new_folder(config: RunConfig, built: BuiltRun) -> RunFolder:
     inherited = os.environ.get(FOLDER_VARIABLE)
     if not is_first_process() and inherited:
         return RunFolder(Path(inherited))
-    config = cli.config
-    name = data_name(datamodule)
-    config.experiment = checked_name(config.experiment or name, "--experiment")
-    if config.run_id is None:
+    name = data_name(built.data)
+    experiment = checked_name(config["experiment"] or name, "--experiment")
+    run_id = config["run_id"]
+    if run_id is None:
         # Runs that a script starts in the same second are told apart by two random bytes.
         stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        config.run_id = f"{name}-{method_of(model.network)}-s{config.seed_everything}-{stamp}"
-    run_id = checked_name(config.run_id, "--run_id")
-    return RunFolder(Path(config.runs_dir) / config.experiment / run_id)
+        regularizer = regularizer_of(built.model)
+        run_id = f"{name}-{regularizer}-s{config['seed_everything']}-{stamp}"
+    config.set_name(experiment, checked_name(run_id, "--run_id"))
+    return config.folder
 
 
-def _finished(folder: RunFolder) -> RunRecord | None:
-    """The record of a run that is finished, which is said; it stays as it is."""
-    if not folder.record.exists():
-        return None
-    record = RunRecord.read(folder.record)
-    if record.status != "finished":
-        return None
-    Console().print(
-        f"the run {folder.path} is finished, and stays as it is; "
-        f"its errors once more: bcl test --run {folder.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return record
-
-
-def _refuse_overrides(arguments: Sequence[str]) -> None:
-    for option in overrides(arguments):
+def _refuse_changes(config: RunConfig) -> None:
+    for option in config.changed:
         raise UserError(
-            f"{option} cannot change when a run goes on, since it would be another run; "
+            f"{option} cannot change when a run is resumed, since it would be another run; "
             "start a new one, or leave it out"
         )

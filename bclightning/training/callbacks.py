@@ -1,4 +1,4 @@
-"""When binary weights are made and clipped: callbacks for any LightningModule."""
+"""Callbacks that make and clip binary weights, for any LightningModule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -83,8 +83,8 @@ class BinaryConnect(ClipWeights):
 
     Args:
         binarization: ``deterministic`` or ``stochastic``.
-        skip: What stays real: names of modules or shell patterns, or a function of (name, module);
-            see `bclightning.nn.convert_to_binary`.
+        skip: Modules that stay real: names of modules or shell patterns, or a function of (name,
+            module); see `bclightning.nn.convert_to_binary`.
         reestimate_batch_norm: Whether validation and test have statistics of their own.
 
     Raises:
@@ -113,7 +113,7 @@ class BinaryConnect(ClipWeights):
         self.convert(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Estimate batch-norm statistics anew, of the weights that validation uses."""
+        """Re-estimate batch-norm statistics, of the weights that validation uses."""
         if self._estimates(trainer):
             self._statistics.on_validation_start(trainer, pl_module)
 
@@ -122,7 +122,7 @@ class BinaryConnect(ClipWeights):
         self._statistics.on_validation_end(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Estimate batch-norm statistics anew, of the weights that the test uses."""
+        """Re-estimate batch-norm statistics, of the weights that the test uses."""
         if self._estimates(trainer):
             self._statistics.on_test_start(trainer, pl_module)
 

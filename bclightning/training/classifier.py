@@ -15,6 +15,7 @@ from bclightning.nn import binary_layers
 from bclightning.training.batch_norm import ReestimateBatchNorm
 from bclightning.training.callbacks import ClipWeights
 from bclightning.training.optim import OptimizerName, exponential_decay, make_optimizer
+from bclightning.vocabulary import TRAIN_LOSS
 
 Batch = tuple[Tensor, Tensor]
 
@@ -37,13 +38,13 @@ class Classifier(LightningModule):
     Args:
         network: Maps a batch of images to scores of shape (batch, classes).
         optimizer: ``adam``, ``sgd`` or ``nesterov``.
-        learning_rate: Of the first epoch.
-        final_learning_rate: After the last epoch; the rate decays exponentially each epoch. The
-            same as `learning_rate` for a constant rate.
+        learning_rate: Learning rate of the first epoch, before scaling.
+        final_learning_rate: Learning rate after the last epoch; the rate decays exponentially each
+            epoch. The same as `learning_rate` for a constant rate.
         end_factor: The last rate as a fraction of the first, in place of `final_learning_rate`: for
-            searches over a range that no one last rate suits.
+            searches over a range that no single last rate suits.
         scale_learning_rates: Whether binary weights have their learning rates scaled (section 2.5).
-        momentum: Of ``nesterov``.
+        momentum: Momentum of ``nesterov``; the other optimizers ignore it.
         loss: ``squared_hinge``, the paper's, or ``cross_entropy``.
 
     Raises:
@@ -78,9 +79,9 @@ class Classifier(LightningModule):
             ("end_factor", end_factor),
         ):
             if rate is not None and not 0 < rate < float("inf"):
-                raise ValueError(f"{key} must be a positive number, and {rate} is not")
+                raise ValueError(f"{key} must be a positive number, and is {rate}")
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum lies in [0, 1), and {momentum} does not")
+            raise ValueError(f"momentum must lie in [0, 1), and is {momentum}")
         self.network = network
         self.optimizer_name = optimizer
         self.learning_rate = learning_rate
@@ -127,8 +128,8 @@ class Classifier(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Note the epoch's learning rate, which is another one when the epoch ends."""
         for layer in binary_layers(self).values():
-            # What the epoch before drew for this one, a run that goes on from there has not.
-            layer.forget_ready()
+            # Drop weights that the last step sampled in advance: a resumed run does not have them.
+            layer.clear_precomputed_weight()
         self._loss_sum.zero_()
         self._steps = 0
         self._learning_rate_now = self._unscaled_rate()
@@ -147,7 +148,7 @@ class Classifier(LightningModule):
         """Log the epoch's mean training loss and its learning rate."""
         self._refuse_non_finite()
         loss = self._loss_sum / max(self._steps, 1)
-        self.log("train/loss", loss, sync_dist=self.trainer.world_size > 1)
+        self.log(TRAIN_LOSS, loss, sync_dist=self.trainer.world_size > 1)
         self.log("learning_rate", self._learning_rate_now, sync_dist=self.trainer.world_size > 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -28,7 +28,7 @@ from bclightning.data import MNIST
         (["fit", "TINY", "stray"], "there is no argument 'stray'"),
         (
             ["fit", "TINY", "--model.network.regularizr", "none"],
-            "there is no option 'regularizr' (did you mean regularizer?)",
+            "regularizr (did you mean --model.network.regularizer?)",
         ),
         (
             ["fit", "TINY", "--model.network.regularizer", "l2"],
@@ -39,8 +39,8 @@ from bclightning.data import MNIST
         (["fit", "TINY", "--data.batch_size", "x"], "--data.batch_size: 'x' is not of type int"),
         (["fit", "TINY", "--data.batch_size", "5000"], "more than the 1197 training images"),
         (["fit", "TINY", "--model.end_factor", "0"], "end_factor must be a positive number"),
-        (["fit", "TINY", "--model.learning_rate", "-1"], "must be a positive number, and -1.0"),
-        (["fit", "TINY", "--model.momentum", "1"], "momentum lies in [0, 1), and 1.0 does not"),
+        (["fit", "TINY", "--model.learning_rate", "-1"], "must be a positive number, and is -1.0"),
+        (["fit", "TINY", "--model.momentum", "1"], "momentum must lie in [0, 1), and is 1.0"),
         (["fit", "TINY", "--trainer.max_epochs", "0"], "--trainer.max_epochs must be at least 1"),
         (["fit", "TINY", "--trainer.accelerator", "tpu"], "torch_xla"),
         (["fit", "TINY", "--trainer.precision", "12"], "--trainer.precision"),
@@ -49,16 +49,16 @@ from bclightning.data import MNIST
         (["fit", "TINY", "--warm_start", "no.ckpt"], "there is no checkpoint no.ckpt"),
         (
             ["fit", "TINY", "--seed_everything", "false"],
-            "is a number from 0 to 4294967295, and not",
+            "--seed_everything: 'False' is not of type int",
         ),
         (
             ["fit", "TINY", "--seed_everything", "-1"],
-            "is a number from 0 to 4294967295, and not -1",
+            "must be an integer from 0 to 4294967295, and is -1",
         ),
-        (["fit", "TINY", "--seed_everything", "4294967296"], "and not 4294967296"),
+        (["fit", "TINY", "--seed_everything", "4294967296"], "and is 4294967296"),
         (["fit", "--resume"], "--resume needs a value"),
         (["fit", "--resume", "nothere"], "there is no run 'nothere'"),
-        (["test"], "bcl test --run RUN, or bcl test --config FILE --ckpt_path CHECKPOINT"),
+        (["test"], "bcl test RUN, or bcl test --config FILE --ckpt_path CHECKPOINT"),
         (["test", "--run", "nothere"], "there is no run 'nothere'"),
         (["test", "TINY", "--ckpt_path", "no.ckpt"], "there is no checkpoint no.ckpt"),
     ],
@@ -71,7 +71,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(folder, tiny, refused, wor
 
 def test_a_broken_yaml_file_is_one_sentence(folder, refused):
     (folder / "broken.yaml").write_text("trainer: [unclosed")
-    assert "Problems parsing config" in refused("fit", "--config", "broken.yaml")
+    assert "broken.yaml is not a readable YAML file: " in refused("fit", "--config", "broken.yaml")
 
 
 def test_a_run_folder_that_exists_is_left_alone(folder, tiny, refused):
@@ -123,9 +123,8 @@ def test_what_is_trained_cannot_change_when_a_run_goes_on(folder, tiny, refused)
     main(["fit", "--config", tiny, "--run_id", "r"])
     (folder / "more.yaml").write_text("trainer:\n  max_epochs: 9\n")
     for words in (["--trainer.max_epochs=9"], ["--config", "more.yaml"], ["-c", "more.yaml"]):
-        option = words[0].partition("=")[0]
         said = refused("fit", "--resume", "r", *words)
-        assert f"{option} cannot change when a run goes on" in said
+        assert "--trainer.max_epochs cannot change when a run is resumed" in said
 
 
 def test_a_loss_that_becomes_nan_says_when_and_what_to_try(folder, tiny, refused):
@@ -250,12 +249,12 @@ def ctrl_c():
 @pytest.mark.parametrize(
     ("words", "at_work"),
     [
-        (["test", "--run", "r"], "runs.evaluate.evaluate"),
-        (["export", "r"], "cli.export.export"),
-        (["predict", "--run", "r"], "cli.predict.predict"),
-        (["predict", "r.bcl", "--images", "a.png"], "cli.classify.classify"),
-        (["compare", "results/runs/digits"], "cli.compare.compare_runs"),
-        (["summary", "r"], "cli.summary.summary"),
+        (["test", "--config", "digits"], "cli.test.run"),
+        (["export", "--config", "digits"], "cli.export.run"),
+        (["predict", "--run", "r"], "cli.predict.run"),
+        (["predict", "r.bcl", "--images", "a.png"], "cli.predict.run"),
+        (["compare", "results/runs/digits"], "cli.compare.run"),
+        (["summary", "digits"], "cli.summary.run"),
     ],
 )
 def test_ctrl_c_ends_what_has_nothing_to_go_on_with(ctrl_c, monkeypatch, capsys, words, at_work):
@@ -287,9 +286,9 @@ def test_a_broken_pipe_of_another_kind_is_told(folder, monkeypatch):
     def broken(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr("bclightning.cli.summary.summary", broken)
+    monkeypatch.setattr("bclightning.cli.summary.run", broken)
     with pytest.raises(BrokenPipeError):
-        main(["summary", "r"])
+        main(["summary", "digits"])
 
 
 def test_a_full_disk_that_no_writer_of_ours_met_is_one_sentence_too(

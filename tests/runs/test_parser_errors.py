@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bclightning.errors import nearest
-from bclightning.runs.parser_errors import explain
+from bclightning.runs.parser_errors import format_parser_error
 
 UNION = """Parser key "data":
   Does not validate against any of the Union subtypes
@@ -21,7 +21,6 @@ UNION = """Parser key "data":
 @pytest.mark.parametrize(
     ("cause", "sentence"),
     [
-        ("Option 'clases' is not accepted", "there is no option 'clases' (did you mean classes?)"),
         ("Expected a <class 'int'>. Got value: x", "'x' is not of type int"),
         (
             "Expected a typing.Literal['a', 'b']. Got value: c",
@@ -31,12 +30,17 @@ UNION = """Parser key "data":
     ],
 )
 def test_the_cause_is_kept_and_the_frame_dropped(cause, sentence):
-    assert explain(UNION.format(cause=cause), []) == f"--data: {sentence}"
+    assert format_parser_error(UNION.format(cause=cause), []) == f"--data: {sentence}"
+
+
+def test_an_unknown_option_is_named_as_on_the_command_line():
+    said = format_parser_error(UNION.format(cause="Option 'clases' is not accepted"), [])
+    assert said == "there is no option --data.clases (did you mean --data.classes?)"
 
 
 @given(st.text(max_size=300))
 def test_any_message_becomes_one_line(message):
-    assert "\n" not in explain(message, ["--a"])
+    assert "\n" not in format_parser_error(message, ["--a"])
 
 
 def test_nothing_near_is_not_suggested():

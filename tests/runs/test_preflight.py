@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+import bclightning.runs.run as fit
 from bclightning.cli.main import main
 from bclightning.data import Digits
 from bclightning.models import MLP
-from bclightning.runs import run as fit
-from bclightning.runs.preflight import rehearse
+from bclightning.runs.preflight import check_forward_pass
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_a_run_is_the_same_to_the_bit_without_it(folder, tiny, method, monkeypatch):
     words = ["fit", "--config", tiny, "--model.network.regularizer", method, "--run_id"]
     main([*words, "with"])
-    monkeypatch.setattr(fit, "rehearse", lambda *_: None)
+    monkeypatch.setattr(fit, "check_forward_pass", lambda *_: None)
     main([*words, "without"])
     runs = [folder / "results/runs/digits" / name for name in ("with", "without")]
     metrics = [(run / "metrics.csv").read_bytes() for run in runs]
@@ -48,7 +48,7 @@ def test_neither_network_nor_generators_are_touched():
     network = Drawing()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     states = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
-    rehearse(network, Digits(), CPU)
+    check_forward_pass(network, Digits(), CPU)
     assert network.seen == 0
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert random.getstate() == states[0]
@@ -59,5 +59,5 @@ def test_neither_network_nor_generators_are_touched():
 def test_a_network_that_cannot_be_copied_is_left_to_training():
     network = Drawing()
     network.handle = (number for number in range(3))
-    rehearse(network, Digits(), CPU)
+    check_forward_pass(network, Digits(), CPU)
     assert network.seen == 0

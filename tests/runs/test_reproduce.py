@@ -118,11 +118,11 @@ def test_another_seed_is_not_the_same_run(recorded, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "required: RECORD"),
+        ([], "name a recorded run: bcl reproduce RUN"),
         (["nothere"], "there is no run 'nothere'"),
         (["r", "--epochs", "0"], "--epochs is 1 to 3"),
         (["r", "--epochs", "4"], "--epochs is 1 to 3"),
-        (["r", "--model.learning_rate", "1"], "cannot change when a run goes on"),
+        (["r", "--model.learning_rate", "1"], "--model.learning_rate would make it another run"),
     ],
 )
 def test_a_mistake_is_one_sentence(recorded, refused, words, sentence):

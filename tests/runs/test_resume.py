@@ -107,7 +107,7 @@ def test_ctrl_c_ends_in_order_too(folder, tiny, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", tiny, "--run_id", "r"])
     assert stopped.value.code == 130
-    assert "go on with: bcl fit --resume results/runs/digits/r" in capsys.readouterr().err
+    assert "resume with: bcl fit --resume results/runs/digits/r" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["before metrics", "before last", "before best", "testing"])
@@ -126,7 +126,7 @@ def test_a_kill_between_any_two_writes_of_an_epoch_loses_nothing(folder, tiny, m
         "before metrics": ("bclightning.runs.metrics_csv.MetricsTable.append", 2),
         "before last": ("bclightning.runs.checkpoint.WholeFileCheckpointIO.save_checkpoint", 2),
         "before best": ("bclightning.runs.checkpoint.RunCheckpoint._keep_as_best", 1),
-        "testing": ("bclightning.runs.run.evaluate_methods", 1),
+        "testing": ("bclightning.runs.run.evaluate", 1),
     }
     target, at = targets[moment]
     owner, _, name = target.rpartition(".")
@@ -274,8 +274,8 @@ def test_a_run_is_trained_by_one_process_at_a_time(folder, tiny, refused, monkey
     main(["fit", "--config", tiny, "--run_id", "r"])
     record = folder / "results/runs/digits/r/run.json"
     record.write_text(record.read_text().replace('"finished"', '"interrupted"'))
-    monkeypatch.setattr("bclightning.runs.folder.PATIENCE", 0.1)
-    with RunFolder(record.parent).occupied():
+    monkeypatch.setattr("bclightning.runs.folder.LOCK_TIMEOUT_SECONDS", 0.1)
+    with RunFolder(record.parent).lock():
         assert "is being trained by another process" in refused("fit", "--resume", "r")
     main(["fit", "--resume", "r"])
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
+import bclightning.runs.run as fit
 from bclightning.cli.main import main
 from bclightning.evaluation import default_evaluation
-from bclightning.runs import run as fit
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.record import RunRecord
 
@@ -52,7 +52,9 @@ def test_pixels_dropped_besides_make_no_other_method(folder, tiny):
     words = ["--trainer.max_epochs", "1", "--model.network.input_dropout", "0.2", "--run_id"]
     for method in ("none", "dropout", "stochastic"):
         main(["fit", "--config", tiny, *words, method, "--model.network.regularizer", method])
-        assert RunRecord.read(folder / f"results/runs/digits/{method}/run.json").regularizer == method
+        assert (
+            RunRecord.read(folder / f"results/runs/digits/{method}/run.json").regularizer == method
+        )
 
 
 def test_the_epoch_with_the_best_validation_error_is_the_one_that_is_tested(folder, tiny):
@@ -101,8 +103,10 @@ def test_a_network_that_several_processes_trained_is_shown_every_image(folder, t
     main(["fit", "--config", tiny, "--run_id", "r"])
     main(["predict", "--run", "r"])
     expected = (folder / "predictions.csv").read_text()
-    words = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--output", "two.csv"]
-    command = [sys.executable, "-m", "bclightning", "predict", "--run", "r", *words]
+    config = folder / "results/runs/digits/r/config.yaml"
+    text = config.read_text().replace("devices: 1", "devices: 2")
+    config.write_text(text.replace("strategy: auto", "strategy: ddp"))
+    command = [sys.executable, "-m", "bclightning", "predict", "r", "--output", "two.csv"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert (folder / "two.csv").read_text() == expected
     assert len(expected.splitlines()) == 1 + 300
@@ -186,7 +190,7 @@ def test_several_configurations_are_merged_and_the_last_word_wins(folder, tiny, 
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["trainer"]["max_epochs"] == 7
     assert config["data"]["init_args"]["batch_size"] == 70
-    assert config["model"]["network"]["init_args"]["hidden"] == [16]
+    assert config["model"]["init_args"]["network"]["init_args"]["hidden"] == [16]
 
 
 @pytest.fixture
@@ -240,7 +244,7 @@ def test_data_without_a_test_are_trained_on_and_not_tested(folder, own, capsys, 
     record = RunRecord.read(folder / "results/runs/data/r/run.json")
     assert (record.status, record.test) == ("finished", [])
     assert record.best_score is not None
-    assert "Data has no test_dataloader; give it one" in refused("test", "--run", "r")
+    assert "Data has no test_dataloader; define one" in refused("test", "--run", "r")
     assert "Data has no predict_dataloader" in refused("predict", "--run", "r")
 
 
@@ -252,8 +256,8 @@ def test_w_and_b_sees_method_data_seed_and_results(folder, tiny):
     wandb = Path(sys.executable).with_name("wandb")
     inspect = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
     shown = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
-    assert {"method:stochastic", "data:digits", "seed:0"} <= set(shown["tags"])
-    assert shown["config"]["method"] == "stochastic"
+    assert {"regularizer:stochastic", "data:digits", "seed:0"} <= set(shown["tags"])
+    assert shown["config"]["regularizer"] == "stochastic"
     assert shown["config"]["model"]["network"]["init_args"]["hidden"] == [16]
     record = RunRecord.read(folder / "results/runs/digits/r/run.json")
     assert shown["summary"]["test/error"] == pytest.approx(record.test_value)

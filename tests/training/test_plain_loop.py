@@ -8,7 +8,7 @@ from bclightning.cli.main import main
 from bclightning.data import Digits
 from bclightning.functional import squared_hinge_loss
 from bclightning.models import MLP
-from bclightning.seeds import derive_seed
+from bclightning.seeds import RunSeeds
 
 EPOCHS, FIRST, LAST = 3, 1e-2, 3e-6
 
@@ -29,7 +29,7 @@ def plainly_trained(method: str) -> nn.Module:
         sampler = data.train_dataloader().sampler
         sampler.set_epoch(epoch)
         order = torch.tensor(list(sampler))
-        torch.manual_seed(derive_seed(0, epoch, 0))
+        torch.manual_seed(RunSeeds(0).draws(epoch))
         for step in range(len(order) // 50):
             batch = order[50 * step : 50 * step + 50]
             images, labels = splits["train"].images[batch], splits["train"].labels[batch]

@@ -12,15 +12,19 @@ import numpy.typing as npt
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from bclightning.runs.wandb_mode import Mode, WandbSettings
+from bclightning.tracking.mode import Mode, WandbOptions
+
+# W&B's own mark for a setting that may change. What it switches off can hold secrets: the command
+# line, the environment, remote URLs. So without it nothing is logged.
+_NO_METADATA = "x_disable_meta"
 
 
 class TrackingWarning(UserWarning):
-    """W&B failed; the run goes on without it."""
+    """W&B failed; the run continues without it."""
 
 
 def start_tracking(
-    settings: WandbSettings,
+    settings: WandbOptions,
     mode: Mode,
     *,
     run_id: str,
@@ -37,14 +41,14 @@ def start_tracking(
 
     Args:
         settings: Project, entity, more tags, and how long to wait.
-        mode: From `decide_mode`.
-        run_id: W&B's id for the run; one that was used before is gone on with.
-        name: What W&B shows for it.
-        folder: The run's folder.
+        mode: Mode from `decide_mode`.
+        run_id: W&B's id for the run; an id that was used before resumes that run.
+        name: Name that W&B shows.
+        folder: Folder of the run.
         group: The experiment or sweep.
         job_type: The stage: ``train``, ``tune`` or ``final``.
-        tags: As ``method:stochastic``, for filters.
-        config: Plain data; W&B filters by it.
+        tags: Tags for filters, as ``regularizer:stochastic``.
+        config: Plain data that W&B filters by.
 
     Returns:
         A logger for Lightning, or ``None`` when W&B is disabled or cannot be used.
@@ -68,11 +72,13 @@ def start_tracking(
     attempts: dict[Mode, str] = {mode: run_id}
     if mode == "online":
         attempts["offline"] = f"{run_id}-offline"
+    if not _can_leave_metadata_out():
+        return None
     for attempt, identity in attempts.items():
         try:
             run = _open(attempt, identity, what, settings.init_timeout)
-        except Exception as error:  # whatever W&B does, the run goes on
-            fallback = "logging offline" if attempt == "online" else "the run goes on without it"
+        except Exception as error:  # whatever W&B does, the run continues
+            fallback = "logging offline" if attempt == "online" else "the run continues without it"
             _warn(f"W&B could not start {attempt} ({_brief(error)}); {fallback}")
             continue
         return TrackingLogger(run, run_id, settings.finish_timeout)
@@ -96,13 +102,12 @@ def _open(mode: Mode, identity: str, what: Mapping[str, Any], init_timeout: floa
                 silent=True,
                 console="off",
                 init_timeout=init_timeout,
-                # What it would collect can hold secrets: command lines, environment, remote URLs.
-                # Our own record says what is needed.
+                # Our own record says what is needed of code and machine.
                 disable_git=True,
                 disable_code=True,
                 disable_job_creation=True,
-                x_disable_meta=True,
                 save_code=False,
+                **_without_metadata(),
             ),
         )
     finally:
@@ -204,9 +209,9 @@ class TrackingLogger(Logger):
             return
         try:
             action()
-        except Exception as error:  # whatever W&B does, the run goes on
+        except Exception as error:  # whatever W&B does, the run continues
             self._run = None
-            _warn(f"W&B failed ({_brief(error)}); its metrics.csv goes on without it")
+            _warn(f"W&B failed ({_brief(error)}); metrics.csv still has every metric")
 
 
 def how_to_look(folder: Path, mode: str) -> list[str]:
@@ -224,6 +229,26 @@ def how_to_look(folder: Path, mode: str) -> list[str]:
     if mode == "offline":
         lines.append(f"wandb sync {folder / 'wandb' / 'offline-run-*'}")
     return lines
+
+
+def _can_leave_metadata_out() -> bool:
+    """Whether W&B still knows the setting; if not, a warning says what to do."""
+    try:
+        import wandb
+    except ImportError:
+        # Starting it says so.
+        return True
+    if _NO_METADATA in wandb.Settings.model_fields:
+        return True
+    _warn(
+        f"this version of W&B ({wandb.__version__}) has no setting {_NO_METADATA}, without which "
+        "it would log command lines; the run is not logged: install an older wandb"
+    )
+    return False
+
+
+def _without_metadata() -> dict[str, Any]:
+    return {_NO_METADATA: True}
 
 
 def _brief(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""How runs reach W&B, decided without asking and without waiting. Light: imports no torch."""
+"""How runs reach W&B, decided without asking and without waiting."""
 
 import netrc
 import urllib.parse
@@ -15,7 +15,7 @@ DEFAULT_SERVER = "https://api.wandb.ai"
 
 
 @dataclass
-class WandbSettings:
+class WandbOptions:
     """How runs reach W&B.
 
     Args:
@@ -36,7 +36,7 @@ class WandbSettings:
     finish_timeout: float = 60.0
 
 
-def decide_mode(settings: WandbSettings, environment: Mapping[str, str]) -> tuple[Mode, str]:
+def decide_mode(settings: WandbOptions, environment: Mapping[str, str]) -> tuple[Mode, str]:
     """Decide whether a run is logged online, offline or not at all, without asking or waiting.
 
     Returns:
@@ -46,7 +46,7 @@ def decide_mode(settings: WandbSettings, environment: Mapping[str, str]) -> tupl
         UserError: Runs would go online to a server whose URL holds a password.
 
     Example:
-        >>> decide_mode(WandbSettings(mode="offline"), {})
+        >>> decide_mode(WandbOptions(mode="offline"), {})
         ('offline', 'W&B: offline, as --wandb.mode says')
     """
     mode, why = _decide(settings, environment)
@@ -58,7 +58,7 @@ def decide_mode(settings: WandbSettings, environment: Mapping[str, str]) -> tupl
     return mode, why
 
 
-def _decide(settings: WandbSettings, environment: Mapping[str, str]) -> tuple[Mode, str]:
+def _decide(settings: WandbOptions, environment: Mapping[str, str]) -> tuple[Mode, str]:
     if settings.mode is not None:
         return settings.mode, f"W&B: {settings.mode}, as --wandb.mode says"
     named = environment.get("WANDB_MODE", "")

@@ -15,8 +15,8 @@ import pytest
 import torch
 from wandb_server import KEY, Server
 
-from bclightning.runs.tracking import TrackingWarning, how_to_look, start_tracking
-from bclightning.runs.wandb_mode import WandbSettings, decide_mode
+from bclightning.tracking.logger import TrackingWarning, how_to_look, start_tracking
+from bclightning.tracking.mode import WandbOptions, decide_mode
 
 WANDB = Path(sys.executable).with_name("wandb")
 
@@ -35,7 +35,7 @@ WANDB = Path(sys.executable).with_name("wandb")
     ],
 )
 def test_the_mode_is_the_setting_else_the_environments_else_by_the_key(setting, environment, mode):
-    decided, reason = decide_mode(WandbSettings(mode=setting), environment)
+    decided, reason = decide_mode(WandbOptions(mode=setting), environment)
     assert decided == mode
     assert reason.startswith(f"W&B: {mode}, ")
 
@@ -43,9 +43,9 @@ def test_the_mode_is_the_setting_else_the_environments_else_by_the_key(setting, 
 def test_a_key_in_netrc_counts_for_its_own_server_alone(tmp_path):
     (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
     home = {"HOME": str(tmp_path)}
-    assert decide_mode(WandbSettings(), home)[0] == "online"
+    assert decide_mode(WandbOptions(), home)[0] == "online"
     other = {**home, "WANDB_BASE_URL": "http://other.example"}
-    assert decide_mode(WandbSettings(), other)[0] == "offline"
+    assert decide_mode(WandbOptions(), other)[0] == "offline"
 
 
 def test_a_password_in_the_servers_url_is_refused_before_it_is_written_anywhere(
@@ -57,12 +57,12 @@ def test_a_password_in_the_servers_url_is_refused_before_it_is_written_anywhere(
     assert "s3cret" not in said
     assert not (folder / "results").exists()
     # Nothing is sent there offline.
-    assert decide_mode(WandbSettings(mode="offline"), os.environ)[0] == "offline"
+    assert decide_mode(WandbOptions(mode="offline"), os.environ)[0] == "offline"
 
 
 def start(folder, run_id="mnist-stochastic-s0", mode="offline", **settings):
     return start_tracking(
-        WandbSettings(init_timeout=2.0, finish_timeout=3.0, **settings),
+        WandbOptions(init_timeout=2.0, finish_timeout=3.0, **settings),
         mode,
         run_id=run_id,
         name=run_id,
@@ -196,8 +196,8 @@ def test_a_server_that_dies_in_the_middle_does_not_hold_the_process(tmp_path):
     server = Server()
     code = (
         "import sys, pathlib, warnings\n"
-        "from bclightning.runs.tracking import *\n"
-        "logger = start_tracking(WandbSettings(init_timeout=5, finish_timeout=3), 'online',\n"
+        "from bclightning.tracking.logger import *\n"
+        "logger = start_tracking(WandbOptions(init_timeout=5, finish_timeout=3), 'online',\n"
         "    run_id='r', name='r', folder=pathlib.Path('.'), group='g', job_type='t',\n"
         "    tags=[], config={})\n"
         "logger.log_metrics({'epoch': 0, 'x': 1.0}); print('dead', flush=True); input()\n"
@@ -227,7 +227,7 @@ def test_a_failure_in_the_middle_of_a_run_is_one_warning(tmp_path):
     logger = start(tmp_path)
     run = logger._run
     run.finish()  # as if W&B had closed it behind our back
-    with pytest.warns(TrackingWarning, match=r"W&B failed .*metrics.csv goes on"):
+    with pytest.warns(TrackingWarning, match=r"W&B failed .*metrics.csv still has every metric"):
         logger.log_metrics({"epoch": 0, "x": 1.0})
     # And no second warning, which would be an error here.
     logger.log_metrics({"epoch": 1, "x": 1.0})

@@ -1,0 +1,37 @@
+"""`bcl fit`: train a network, or resume a run."""
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+
+from bclightning.cli.tables import print_report
+from bclightning.runs.config import NamedRun, RunConfig
+from bclightning.runs.progress import RunProgress
+from bclightning.runs.run import fit, is_first_process
+
+DESCRIPTION = (
+    "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "
+    "from options as Lightning users know them: --trainer.max_epochs 3 --data.batch_size 50 "
+    "--model.network.regularizer none|dropout|deterministic|stochastic."
+)
+
+
+def add_arguments(parser: LightningArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "--resume",
+        dest="run",
+        metavar="RUN",
+        action=NamedRun,
+        help="Stopped run to resume: its folder, or its id below results/runs.",
+    )
+
+
+def run(options: Namespace) -> int:
+    """Train, and print the closing table; of a run that is finished already, print it again."""
+    config = RunConfig.from_parsed(options)
+    shown = config["trainer.enable_progress_bar"] is not False
+    record = fit(config, callbacks=[RunProgress()] if shown else [])
+    if is_first_process():
+        print_report(Console(), record, config.folder)
+    return 0

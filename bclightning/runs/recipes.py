@@ -1,0 +1,72 @@
+"""Configuration files: recipes that ship with the package, by bare name, and files anywhere."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bclightning.errors import UserError, nearest
+
+# What older versions called an option, in files that were written then.
+_RENAMED_GROUPS = {"job": "purpose"}
+_RENAMED_IN_PURPOSE = {"token": "sweep_id"}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package, as ``digits.yaml``."""
+    folder = resources.files("bclightning") / "configs"
+    return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def resolve_recipe(name: str) -> Path:
+    """The configuration file that `name` means: a path as it is, else a shipped recipe's name.
+
+    Args:
+        name: A path, or a bare name with or without ``.yaml``.
+
+    Raises:
+        UserError: It is neither; the message names the known recipes and suggests the nearest.
+
+    Example:
+        >>> resolve_recipe("digits.yaml").name
+        'digits.yaml'
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = recipe_names()
+    bare = name if name.endswith(".yaml") else f"{name}.yaml"
+    if bare in known:
+        return Path(str(resources.files("bclightning") / "configs" / bare))
+    raise UserError(
+        f"there is no configuration file or recipe {name!r}{nearest(bare, known)}; "
+        f"the recipes are {', '.join(known)}"
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration file, with the options of older versions under today's names.
+
+    Raises:
+        UserError: The file cannot be read, or is no YAML mapping.
+
+    Example:
+        >>> read_config(resolve_recipe("digits.yaml"))["trainer"]
+        {'max_epochs': 50}
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a readable YAML file: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a configuration: give a YAML file of options and values")
+    config: dict[str, Any] = {
+        _RENAMED_GROUPS.get(str(key), str(key)): value for key, value in content.items()
+    }
+    if isinstance(config.get("purpose"), dict):
+        config["purpose"] = {
+            _RENAMED_IN_PURPOSE.get(key, key): value for key, value in config["purpose"].items()
+        }
+    return config
