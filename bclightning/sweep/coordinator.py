@@ -1,67 +1,105 @@
-"""The coordinator: hands trials to worker processes, and survives whatever becomes of them."""
+"""The coordinator: assigns trials to worker processes, and replaces workers that die.
 
+Why not `optuna.Study.optimize` in several processes, with Optuna's heartbeat? It fails the trial of
+a process that was killed and repeats it as a new trial (`optuna.storages.fail_stale_trials` and
+`RetryHeartbeatStaleTrialCallback`). Here a trial keeps its number and with it its parameters, the
+name of its run and the folder with the checkpoint that it is resumed from, and the number of trials
+is exact. A process that survives its workers is also what notices their death at once, gives up a
+trial that kills every worker, and keeps an SQLite file to one process.
+"""
+
+import contextlib
 import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from bclightning.errors import UserError
 from bclightning.formatting import duration
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
-from bclightning.sweep.messages import Done, Epoch, Failed, Ready, Stopped, Task
-from bclightning.sweep.studies import Studies, Ticket
-from bclightning.sweep.view import LiveView
+from bclightning.sweep.messages import (
+    Done,
+    Epoch,
+    Failed,
+    Ready,
+    RunRequest,
+    Stopped,
+    WorkerSettings,
+)
+from bclightning.sweep.monitor import score_text
+from bclightning.sweep.studies import ClaimedTrial, Studies
+from bclightning.sweep.view import View
 
-# How often the view is drawn and idle workers look for what has become free, in seconds.
-TICK = 0.5
+# How often the view is refreshed and idle workers are assigned what is waiting.
+TICK_SECONDS = 0.5
 
-# Workers that die one after the other before they are ready will never be.
-MOST_FALSE_STARTS = 3
+# After so many workers in a row that die before they are ready, no further one is started.
+MAX_FALSE_STARTS = 3
 
-# Given to a worker to end its run in order when the sweep is stopped, in seconds.
-GRACE = 20.0
+# Time for workers to end their runs in order when the sweep is stopped.
+GRACE_SECONDS = 20.0
 
-WorkerMain = Callable[[Connection, str, int, int], None]
+WorkerMain = Callable[[Connection, WorkerSettings], None]
 
 
 def start_worker_server(module: str) -> None:
-    """Begin to import what workers need, in a process that workers are forked from.
+    """Start a process that imports what workers need, and that workers are forked from.
 
-    That process has imported torch and started none of its threads, so a worker costs little, and
-    one that died is soon replaced.
+    It has imported torch and started none of torch's threads, so a worker starts at once, and one
+    that died is soon replaced.
 
     Args:
-        module: The module of the workers' main function.
+        module: Name of the module of the workers' main function.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([module])
     forkserver.ensure_running()
 
 
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep a process that is started from importing the main module again.
+
+    `multiprocessing` imports it for functions that are defined there, and workers need none. A
+    script that calls a sweep outside of ``if __name__ == "__main__":`` would start it once more.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
-    """A worker process and what it is doing."""
+    """A worker process and the trial that it runs."""
 
     def __init__(self, number: int, folder: Path, threads: int, main: WorkerMain) -> None:
         context = multiprocessing.get_context("forkserver")
-        self.connection, theirs = context.Pipe()
+        self.connection, other_end = context.Pipe()
         self.log = folder / f"worker-{number}.log"
+        settings = WorkerSettings(number, threads, str(self.log), dict(os.environ))
         self.process: ForkServerProcess = context.Process(
-            target=main, args=(theirs, str(self.log), threads, number), name=f"worker-{number}"
+            target=main, args=(other_end, settings), name=f"worker-{number}"
         )
-        self.process.start()
-        # Only the worker has that end now, so that its death is the end of the line.
-        theirs.close()
+        with _without_main_module():
+            self.process.start()
+        # Only the worker has that end now, so that the connection ends when it dies.
+        other_end.close()
         self.number = number
         self.ready = False
-        self.ticket: Ticket | None = None
+        self.claimed: ClaimedTrial | None = None
         self.epoch = 0
 
-    def reap(self, deadline: float) -> None:
-        """Wait for its end, and enforce it."""
+    def join(self, deadline: float) -> None:
+        """Wait until the process has ended, and kill it at the deadline."""
         self.process.join(max(0.0, deadline - time.monotonic()))
         if self.process.is_alive():
             self.process.kill()
@@ -73,29 +111,30 @@ class Coordinator:
     """Runs a sweep on this machine, alone or beside coordinators on others.
 
     Args:
-        studies: The sweep's storage, prepared.
-        folder: Of the sweep's runs.
-        recipe: The configuration file of all runs.
-        view: Shows what happens.
-        worker: What a worker process runs.
-        more: More options for all runs, of places and loggers.
+        studies: The sweep's studies, prepared.
+        folder: Folder of the sweep's runs.
+        recipe: Content of the recipe of all runs.
+        view: What is told of events.
+        worker: Main function of a worker process.
+        options: Options of all runs that say where things are and where runs are logged, by dotted
+            name.
     """
 
     def __init__(
         self,
         studies: Studies,
         folder: Path,
-        recipe: str,
-        view: LiveView,
+        recipe: Mapping[str, Any],
+        view: View,
         worker: WorkerMain,
-        more: tuple[str, ...] = (),
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._studies = studies
         self._folder = folder
-        self._recipe = recipe
+        self._recipe = dict(recipe)
         self._view = view
         self._main = worker
-        self._more = more
+        self._options = dict(options or {})
         self._jobs = self._threads = 1
         self._workers: list[_Worker] = []
         self._false_starts = 0
@@ -103,15 +142,15 @@ class Coordinator:
         self._prunes = studies.definition.pruner.name != "none"
 
     def run(self, jobs: int = 1, threads: int | None = None) -> None:
-        """Work until nothing of the sweep is left to do, here or elsewhere.
+        """Work until all trials and final runs have ended, here and elsewhere.
 
         Args:
             jobs: Number of worker processes.
-            threads: Threads of each; the cores divided by the workers when left out.
+            threads: Number of threads of each; the cores divided by the workers if ``None``.
 
         Raises:
-            UserError: Something is wrong with the machine that the user can mend; what was begun
-                goes on when the sweep is started again.
+            UserError: Something is wrong with the machine that the user can repair; runs that were
+                started are resumed when the sweep is started again.
         """
         self._jobs = jobs
         self._threads = threads or max(1, _cores() // jobs)
@@ -124,7 +163,7 @@ class Coordinator:
             self._stop_workers()
 
     def _over(self) -> bool:
-        busy = any(worker.ticket for worker in self._workers)
+        busy = any(worker.claimed for worker in self._workers)
         return not busy and self._studies.finished()
 
     def _start_workers(self) -> None:
@@ -136,121 +175,147 @@ class Coordinator:
         ends: dict[object, _Worker] = {}
         for worker in self._workers:
             ends[worker.connection] = worker
-        for end in wait(list(ends), timeout=TICK):  # type: ignore[arg-type]
+        for end in wait(list(ends), timeout=TICK_SECONDS):  # type: ignore[arg-type]
             worker = ends[end]
             try:
                 message = worker.connection.recv()
             except (EOFError, OSError):
-                self._bury(worker)
+                self._on_worker_exit(worker)
                 continue
-            self._hear(worker, message)
-        if time.monotonic() - self._last_look > TICK:
+            self._on_message(worker, message)
+        if time.monotonic() - self._last_look > TICK_SECONDS:
             self._last_look = time.monotonic()
             for worker in self._workers:
-                self._employ(worker)
+                self._assign(worker)
             self._view.refresh()
 
     def _keep_alive(self) -> None:
-        if time.monotonic() - self._last_beat < self._studies.heartbeat:
-            return
+        if time.monotonic() - self._last_beat > self._studies.heartbeat:
+            self._advance()
+
+    def _advance(self) -> None:
         self._last_beat = time.monotonic()
-        self._studies.beat([worker.ticket for worker in self._workers if worker.ticket])
+        # First, since after a pause, as of a suspended machine, own trials would count as stale.
+        self._studies.beat([worker.claimed for worker in self._workers if worker.claimed])
         self._studies.advance()
 
-    def _employ(self, worker: _Worker) -> None:
-        if not worker.ready or worker.ticket is not None:
+    def _assign(self, worker: _Worker) -> None:
+        """Claim a trial for an idle worker."""
+        if not worker.ready or worker.claimed is not None:
             return
-        ticket = self._studies.claim()
-        if ticket is None:
+        claimed = self._studies.claim()
+        if claimed is None:
             return
-        worker.ticket, worker.epoch = ticket, 0
-        folder = RunFolder(self._folder / ticket.run_id)
-        arguments = ("--config", self._recipe, *ticket.arguments, *self._more)
-        goes_on = folder.config.exists()
-        task = Task(arguments, str(folder.path), ticket.token, wait=self._prunes)
-        if self._tell(worker, task):
-            self._view.event(ticket.run_id, "goes on" if goes_on else "begins")
+        worker.claimed, worker.epoch = claimed, 0
+        folder = self._run_folder(claimed)
+        resumes = folder.config.exists()
+        request = RunRequest(
+            recipe=self._recipe,
+            options={**claimed.options, **self._options},
+            folder=str(folder.path),
+            sweep_id=claimed.sweep_id,
+            monitor=self._studies.monitor.metric,
+            wait=self._prunes,
+        )
+        if self._send(worker, request):
+            self._view.event(claimed.run_id, "resumes" if resumes else "starts")
 
-    def _tell(self, worker: _Worker, message: object) -> bool:
-        """Say something to a worker, and whether it was there to hear it."""
+    def _send(self, worker: _Worker, message: object) -> bool:
+        """Send a message to a worker; false if the worker is dead."""
         try:
             worker.connection.send(message)
         except OSError:
-            # Dead; the line's end is read next.
+            # The end of the connection is read next.
             return False
         return True
 
-    def _hear(self, worker: _Worker, message: object) -> None:
-        ticket = worker.ticket
+    def _on_message(self, worker: _Worker, message: object) -> None:
+        claimed = worker.claimed
         match message:
             case Ready():
                 worker.ready = True
                 self._false_starts = 0
-            case Epoch(number, error) if ticket is not None:
+            case Epoch(number, value) if claimed is not None:
                 worker.epoch = number
-                self._view.epoch(ticket.run_id, number, error)
+                self._view.epoch(claimed.run_id, number, value)
                 if self._prunes:
-                    self._tell(worker, not self._studies.report(ticket, number, error))
+                    self._send(worker, not self._studies.report(claimed, number, value))
                 return
-            case Done(content) if ticket is not None:
+            case Done(content) if claimed is not None:
                 record = RunRecord.parse(content)
-                self._studies.finish(ticket, record)
-                self._employ_again(worker)
-                self._view.event(ticket.run_id, _told(record))
-            case Failed(reason) if ticket is not None:
-                self._studies.fail(ticket, reason)
-                self._employ_again(worker)
-                self._view.event(ticket.run_id, f"failed: {reason}")
-            case Stopped(reason) if ticket is not None:
-                self._studies.put_back(ticket)
-                worker.ticket = None
-                self._view.event(ticket.run_id, "stopped, and can go on")
+                self._studies.finish(claimed, record)
+                self._assign_next(worker)
+                self._view.event(claimed.run_id, _summary(record))
+            case Failed(reason) if claimed is not None:
+                self._studies.fail(claimed, reason, self._record(claimed))
+                self._assign_next(worker)
+                self._view.event(claimed.run_id, f"failed: {reason}")
+            case Stopped(reason) if claimed is not None:
+                self._studies.requeue(claimed)
+                worker.claimed = None
+                self._view.event(claimed.run_id, "stopped; it can be resumed")
                 if reason:
-                    raise UserError(f"{reason} (met by {ticket.run_id}; the same command goes on)")
-        self._employ(worker)
+                    raise UserError(
+                        f"{reason} (in {claimed.run_id}; the same command resumes the sweep)"
+                    )
+        self._assign(worker)
 
-    def _employ_again(self, worker: _Worker) -> None:
-        worker.ticket = None
+    def _assign_next(self, worker: _Worker) -> None:
+        worker.claimed = None
         # First of all, so that no worker waits for what only the view and other arms need.
-        self._employ(worker)
-        self._studies.advance()
+        self._assign(worker)
+        self._advance()
 
-    def _bury(self, worker: _Worker) -> None:
+    def _on_worker_exit(self, worker: _Worker) -> None:
         self._workers.remove(worker)
-        worker.reap(time.monotonic() + 1.0)
-        if worker.ticket is not None:
-            reason = self._studies.bury(worker.ticket, worker.epoch)
-            what = f"failed: {reason}" if reason else "its worker died; it will go on"
-            self._view.event(worker.ticket.run_id, what)
+        worker.join(time.monotonic() + 1.0)
+        claimed = worker.claimed
+        if claimed is not None:
+            record = self._record(claimed)
+            reason = self._studies.requeue_or_fail(claimed, worker.epoch, record)
+            what = f"failed: {reason}" if reason else "its worker died; it will be resumed"
+            self._view.event(claimed.run_id, what)
         if not worker.ready:
             self._false_starts += 1
-            if self._false_starts >= MOST_FALSE_STARTS:
-                raise UserError(f"workers die before they are ready; {worker.log} says more")
+            if self._false_starts >= MAX_FALSE_STARTS:
+                raise UserError(f"workers die before they are ready; see {worker.log}")
 
     def _stop_workers(self) -> None:
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + GRACE_SECONDS
         for worker in self._workers:
-            if worker.ticket is None and worker.ready:
-                self._tell(worker, None)
-            else:
+            if worker.claimed is not None or not worker.ready:
                 worker.process.terminate()
+            # A worker whose run was terminated asks for the next one.
+            self._send(worker, None)
         for worker in self._workers:
-            worker.reap(deadline)
+            worker.join(deadline)
         for worker in self._workers:
-            if worker.ticket is not None:
-                self._studies.put_back(worker.ticket)
+            if worker.claimed is not None:
+                self._studies.requeue(worker.claimed)
         self._workers.clear()
+
+    def _run_folder(self, claimed: ClaimedTrial) -> RunFolder:
+        return RunFolder(self._folder / claimed.run_id)
+
+    def _record(self, claimed: ClaimedTrial) -> RunRecord | None:
+        """The record of a run that did not end well, if it came so far as to have one."""
+        path = self._run_folder(claimed).record
+        with contextlib.suppress(UserError):
+            return RunRecord.read(path) if path.exists() else None
+        return None
 
 
 def _cores() -> int:
-    """The cores that this process may use, as far as the system says."""
-    # macOS and Windows ask no process which cores it may use.
+    """Number of cores that this process may use, as far as the system says."""
+    # macOS and Windows bind no process to cores.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _told(record: RunRecord) -> str:
-    what = f"{record.status}, validation error {record.best_score or 0.0:.2f} %"
+def _summary(record: RunRecord) -> str:
+    parts: list[str] = [record.status]
+    if record.best_score is not None:
+        parts.append(score_text(record.monitor, record.best_score))
     if record.test_value is not None:
-        what += f", test error {record.test_value:.2f} %"
-    return f"{what}, {duration(record.train_seconds)}"
+        parts.append(score_text(record.test_metric, record.test_value))
+    return ", ".join([*parts, duration(record.train_seconds)])

@@ -1,4 +1,4 @@
-"""What a sweep is, as data: recipe, methods, space, budget. Light to read: no torch, no Optuna."""
+"""What a sweep is, as data: recipe, arms, space, budget. Imports neither torch nor Optuna."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,13 +14,15 @@ import yaml
 
 from bclightning.errors import UserError, nearest
 from bclightning.runs.folder import checked_name
-
-METHODS = ("none", "dropout", "deterministic", "stochastic")
+from bclightning.vocabulary import REGULARIZERS
 
 PrunerName = Literal["none", "median", "successive_halving"]
 
-# Longest names that fit in a run's 64 characters beside "-t0000" and "-s0000".
-_NAME_LENGTH = 56
+# A run's name has at most 64 characters, and "-t0000" or "-s0000" comes behind these.
+MAX_NAME_LENGTH = 56
+
+# The name that definitions, and fingerprints of sweeps that were begun, had for the arms.
+_OLDER_ARMS = "methods"
 
 _OPTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
@@ -29,10 +32,10 @@ class Range:
     """Numbers from `low` to `high`.
 
     Attributes:
-        low: The least.
-        high: The greatest.
-        log: Whether to search by ratios rather than differences.
-        step: Distance of the values; none for all of them.
+        low: Lowest value.
+        high: Highest value.
+        log: Whether values are drawn on a logarithmic scale.
+        step: Distance between two values; ``None`` for any value in the range.
     """
 
     low: float
@@ -42,7 +45,7 @@ class Range:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Least and greatest."""
+        """Lowest and highest value."""
         return self.low, self.high
 
 
@@ -51,24 +54,24 @@ class Choices:
     """One of some values.
 
     Attributes:
-        choices: The values.
+        choices: Values to choose from.
     """
 
     choices: tuple[Any, ...]
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All of them: each may be the one that is refused."""
+        """All choices: each may be the one that is refused."""
         return self.choices
 
 
 @dataclass(frozen=True)
 class Pruner:
-    """When to stop a trial that does worse than others did by then.
+    """When to stop a trial that does worse than others did at the same epoch.
 
     Attributes:
         name: ``none``, ``median`` or ``successive_halving``.
-        warmup_epochs: Epochs before which no trial is stopped.
+        warmup_epochs: First epoch, counted from 1, after which a trial may be stopped.
     """
 
     name: PrunerName = "none"
@@ -80,16 +83,16 @@ class Definition:
     """A sweep, checked as far as it can be without building a network.
 
     Attributes:
-        recipe: The configuration that all runs start from, by bare name or path.
-        arms: What is compared: options of each arm by its name.
-        space: What is searched for, the same for each arm.
-        overrides: Options that hold for all runs.
-        trials: Trials of each arm.
-        final_seeds: Runs of each arm's best setting, each with a seed of its own.
-        seed: Of the sampler and of the trials; the final runs have the seeds that follow it.
+        recipe: Configuration that all runs start from, by bare name or path.
+        arms: What is compared: the options of each arm by the arm's name.
+        space: Options to search, the same for each arm.
+        overrides: Options of all runs.
+        trials: Number of trials of each arm.
+        final_seeds: Number of final runs of each arm's best setting, each with its own seed.
+        seed: Seed of the sampler and of the trials; the final runs have the seeds that follow it.
         pruner: When to stop a trial early.
-        name: Of the sweep and the folder of its runs.
-        description: What it is for.
+        name: Name of the sweep and of the folder of its runs.
+        description: What the sweep is for.
     """
 
     recipe: str
@@ -102,6 +105,33 @@ class Definition:
     pruner: Pruner = field(default_factory=Pruner)
     name: str = ""
     description: str = ""
+
+    @classmethod
+    def load(cls, source: "Definition | Mapping[str, Any] | str | Path") -> "Definition":
+        """Make a definition of whatever describes one.
+
+        Args:
+            source: A definition, a mapping with the keys of the YAML file and a ``name``, the path
+                of a YAML file, or the bare name of a shipped definition.
+
+        Raises:
+            UserError: There is no such file, or something in it is unknown, missing or impossible.
+
+        Example:
+            >>> Definition.load({"name": "mine", "recipe": "digits.yaml", "arms": ["none"]}).name
+            'mine'
+        """
+        match source:
+            case Definition():
+                return source
+            case Mapping():
+                if "name" not in source:
+                    raise UserError(
+                        "name is missing: the folder of the sweep's runs is named after it"
+                    )
+                return cls.parse(dict(source), "")
+            case _:
+                return cls.read(_resolve(str(source)))
 
     @classmethod
     def read(cls, path: Path) -> "Definition":
@@ -127,25 +157,27 @@ class Definition:
         """Make a definition of plain data.
 
         Args:
-            content: What the YAML file holds.
-            name: The sweep's name where `content` gives none.
+            content: What the YAML file contains.
+            name: The sweep's name if `content` gives none.
 
         Raises:
             UserError: Something is unknown, missing or impossible.
 
         Example:
-            >>> content = {"recipe": "digits.yaml", "methods": ["none", "stochastic"]}
+            >>> content = {"recipe": "digits.yaml", "arms": ["none", "stochastic"]}
             >>> Definition.parse(content, "digits").arms["stochastic"]
             {'model.network.regularizer': 'stochastic'}
         """
-        known = {entry.name for entry in fields(cls)} - {"arms"} | {"methods"}
-        given = _mapping(content, "a sweep definition", known)
-        for key in ("recipe", "methods"):
+        given = _mapping(content, "a sweep definition")
+        if _OLDER_ARMS in given and "arms" not in given:
+            given = {"arms" if key == _OLDER_ARMS else key: value for key, value in given.items()}
+        given = _mapping(given, "a sweep definition", {entry.name for entry in fields(cls)})
+        for key in ("recipe", "arms"):
             if key not in given:
                 raise UserError(f"{key} is missing")
         definition = cls(
             recipe=_text(given["recipe"], "recipe"),
-            arms=_arms(given["methods"]),
+            arms=_arms(given["arms"]),
             space={
                 _option(key, "space"): _distribution(value, f"space: {key}")
                 for key, value in _mapping(given.get("space") or {}, "space").items()
@@ -163,22 +195,25 @@ class Definition:
 
     def _check(self) -> None:
         if self.space and not self.trials:
-            raise UserError("there is a space to search, and no trials to search it with")
+            raise UserError("there is a space to search, but trials is 0")
         if self.trials and not self.space:
-            raise UserError("there are trials, and no space for them to search")
+            raise UserError("there are trials, but no space for them to search")
         if not self.trials and not self.final_seeds:
             raise UserError("there is nothing to do: give trials, final_seeds or both")
         for arm, options in self.arms.items():
-            if len(f"{self.name}-{arm}") > _NAME_LENGTH:
-                raise UserError(f"the names {self.name} and {arm} are too long together")
+            if len(f"{self.name}-{arm}") > MAX_NAME_LENGTH:
+                raise UserError(
+                    f"the names {self.name} and {arm} are too long together: a run's name, "
+                    f"{self.name}-{arm} and a number, has at most 64 characters"
+                )
             for key in self.space:
                 if key in options or key in self.overrides:
-                    raise UserError(f"{key} is both searched for and fixed")
+                    raise UserError(f"{key} is in space, and also has a fixed value")
             for key in options:
                 if key in self.overrides:
-                    raise UserError(f"{key} is fixed for {arm} and for all methods")
+                    raise UserError(f"{key} is set for the arm {arm} and in overrides")
         if "seed_everything" in {*self.space, *self.overrides, *_inner_keys(self.arms)}:
-            raise UserError("seed_everything is given by seed and final_seeds")
+            raise UserError("seed_everything is set by seed and final_seeds; leave it out")
 
     def plain(self) -> dict[str, Any]:
         """The definition as plain data, which `parse` reads."""
@@ -195,7 +230,7 @@ class Definition:
             "name": self.name,
             "description": self.description,
             "recipe": self.recipe,
-            "methods": {arm: dict(options) for arm, options in self.arms.items()},
+            "arms": {arm: dict(options) for arm, options in self.arms.items()},
             "space": space,
             "overrides": dict(self.overrides),
             "trials": self.trials,
@@ -205,7 +240,7 @@ class Definition:
         }
 
     def fingerprint(self, recipe_text: str) -> dict[str, Any]:
-        """What must not change while a sweep goes on, by the name of what the user would change.
+        """What must stay the same when a sweep is resumed, by the names of the definition's keys.
 
         The numbers of trials and of final seeds may grow.
 
@@ -213,24 +248,54 @@ class Definition:
             recipe_text: The recipe's content.
         """
         plain = self.plain()
-        kept = ("methods", "space", "overrides", "seed", "pruner")
+        kept = ("arms", "space", "overrides", "seed", "pruner")
         digest = hashlib.sha256(recipe_text.encode()).hexdigest()[:16]
         fingerprint = {"recipe": digest, **{key: plain[key] for key in kept}}
         # As it comes back from a storage.
         return dict(json.loads(json.dumps(fingerprint)))
 
 
-def as_arguments(options: Mapping[str, Any]) -> list[str]:
-    """Options as a command line.
+def changed_keys(stored: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> list[str]:
+    """The keys in which two fingerprints differ.
+
+    Args:
+        stored: Fingerprint of a sweep that was begun, by this version or an earlier one.
+        fingerprint: Fingerprint of the definition that is to resume it.
 
     Example:
-        >>> as_arguments({"trainer.max_epochs": 3, "model.network.regularizer": "none"})
-        ['--trainer.max_epochs=3', '--model.network.regularizer=none']
+        >>> changed_keys({"methods": {"none": {}}, "seed": 0}, {"arms": {"none": {}}, "seed": 1})
+        ['seed']
     """
-    return [
-        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in options.items()
-    ]
+    there = {"arms" if key == _OLDER_ARMS else key: value for key, value in stored.items()}
+    return [key for key in fingerprint if there.get(key) != fingerprint[key]]
+
+
+def shipped_definitions() -> dict[str, Path]:
+    """The definitions that come with the package, by bare name; none where they are not installed.
+
+    Example:
+        >>> "digits" in shipped_definitions()
+        True
+    """
+    package = Path(str(resources.files("bclightning")))
+    # In a wheel they lie in the package, in a checkout beside it.
+    for folder in (package / "sweeps", package.parent / "sweeps"):
+        if found := sorted(folder.glob("*.yaml")):
+            return {path.stem: path for path in found}
+    return {}
+
+
+def _resolve(name: str) -> Path:
+    """The file that `name` means: a path as it is, else a shipped definition."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_definitions()
+    bare = name.removesuffix(".yaml")
+    if bare in shipped:
+        return shipped[bare]
+    known = f"; the shipped ones are {', '.join(shipped)}" if shipped else ""
+    raise UserError(f"there is no sweep definition {name}{nearest(bare, shipped)}{known}")
 
 
 def _inner_keys(arms: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -244,39 +309,40 @@ def _mapping(value: Any, what: str, known: set[str] | None = None) -> dict[str, 
         if known is not None and key not in known:
             raise UserError(
                 f"{what} has no key {key!r}{nearest(key, known)}; "
-                f"the keys are {', '.join(sorted(known))}"
+                f"its keys are {', '.join(sorted(known))}"
             )
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{what} must be text, and is {value!r}")
+        raise UserError(f"{what} must be text, got {value!r}")
     return value
 
 
-def _count(value: Any, what: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{what} must be a whole number of at least {least}, and is {value!r}")
+def _count(value: Any, what: str, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UserError(f"{what} must be an integer of at least {minimum}, got {value!r}")
     return value
 
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, str):
-        # YAML takes 1e-3, without a point, for text.
+        # YAML reads 1e-3, without a decimal point, as text.
         try:
             value = float(value)
         except ValueError:
-            raise UserError(f"{what} must be a number, and is {value!r}") from None
+            raise UserError(f"{what} must be a number, got {value!r}") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{what} must be a number, and is {value!r}")
+        raise UserError(f"{what} must be a number, got {value!r}")
     return value
 
 
 def _option(key: str, what: str) -> str:
     if not _OPTION.fullmatch(key):
         raise UserError(
-            f"{what}: {key!r} is not an option's name, as model.learning_rate, without dashes"
+            f"{what}: {key!r} is not the name of an option; write it as model.learning_rate, "
+            "without dashes"
         )
     return key
 
@@ -287,22 +353,23 @@ def _options(value: Any, what: str) -> dict[str, Any]:
 
 def _arms(value: Any) -> dict[str, dict[str, Any]]:
     if isinstance(value, list):
-        for method in value:
-            if method not in METHODS:
+        for regularizer in value:
+            if regularizer not in REGULARIZERS:
                 raise UserError(
-                    f"there is no method {method!r}{nearest(str(method), METHODS)}; the methods "
-                    f"are {', '.join(METHODS)}, or a mapping of your own names to options"
+                    f"there is no regularizer {regularizer!r}"
+                    f"{nearest(str(regularizer), REGULARIZERS)}; arms is a list of regularizers "
+                    f"({', '.join(REGULARIZERS)}) or a mapping of names to options"
                 )
         if len(set(value)) < len(value):
-            raise UserError("a method is there twice")
-        arms = {method: {"model.network.regularizer": method} for method in value}
+            raise UserError("arms names a regularizer twice")
+        arms = {name: {"model.network.regularizer": name} for name in value}
     else:
         arms = {
-            checked_name(arm, "a method's name"): _options(options or {}, f"methods: {arm}")
-            for arm, options in _mapping(value, "methods").items()
+            checked_name(arm, "the name of an arm"): _options(options or {}, f"arms: {arm}")
+            for arm, options in _mapping(value, "arms").items()
         }
     if not arms:
-        raise UserError("methods is empty")
+        raise UserError("arms is empty")
     return arms
 
 
@@ -311,7 +378,7 @@ def _distribution(value: Any, what: str) -> Range | Choices:
     if "choices" in given:
         choices = given["choices"]
         if len(given) > 1 or not isinstance(choices, list) or not choices:
-            raise UserError(f"{what}: choices must be a list of values, and stand alone")
+            raise UserError(f"{what}: choices must be a list of values, without other keys")
         if not all(isinstance(choice, bool | int | float | str | None) for choice in choices):
             raise UserError(f"{what}: each choice must be a number, text, true, false or null")
         return Choices(tuple(choices))
@@ -321,14 +388,14 @@ def _distribution(value: Any, what: str) -> Range | Choices:
     low, high = (_number(given[end], f"{what}: {end}") for end in ("low", "high"))
     log = given.get("log", False)
     if not isinstance(log, bool):
-        raise UserError(f"{what}: log must be true or false, and is {log!r}")
+        raise UserError(f"{what}: log must be true or false, got {log!r}")
     step = None if given.get("step") is None else _number(given["step"], f"{what}: step")
     if low > high:
-        raise UserError(f"{what}: low ({low}) is more than high ({high})")
+        raise UserError(f"{what}: low ({low}) is greater than high ({high})")
     if log and low <= 0:
-        raise UserError(f"{what}: a logarithmic range must begin above 0, and low is {low}")
+        raise UserError(f"{what}: with log, low must be greater than 0, got {low}")
     if step is not None and (step <= 0 or log):
-        raise UserError(f"{what}: a step must be above 0, and goes with no logarithmic range")
+        raise UserError(f"{what}: step must be greater than 0, and cannot be combined with log")
     return Range(low, high, log, step)
 
 

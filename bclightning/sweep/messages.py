@@ -1,23 +1,45 @@
-"""What a coordinator and its workers say to each other."""
+"""The messages between a coordinator and its workers."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Task:
-    """A run to make, or to go on with.
+class WorkerSettings:
+    """What a worker process is started with.
 
     Attributes:
-        arguments: The command line of `bcl fit` for a new run.
-        folder: The run's folder.
-        token: Tells the sweep's runs from those of another one of the same name.
-        wait: Whether each epoch waits to be told to go on.
+        number: Number of the worker, from 0.
+        threads: Number of torch's threads.
+        log: File for what runs print.
+        environment: The coordinator's environment variables. Workers are forked from a process that
+            may have been started before some of them were set.
     """
 
-    arguments: tuple[str, ...]
+    number: int
+    threads: int
+    log: str
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run to start or to resume.
+
+    Attributes:
+        recipe: Content of the recipe that all runs of the sweep start from.
+        options: Options of this run, by dotted name.
+        folder: Folder of the run.
+        sweep_id: Tells the runs of this sweep from those of another one of the same name.
+        monitor: Metric to report after each epoch.
+        wait: Whether the worker waits after each epoch for the decision to prune.
+    """
+
+    recipe: dict[str, Any]
+    options: dict[str, Any]
     folder: str
-    token: str
+    sweep_id: str
+    monitor: str
     wait: bool
 
 
@@ -31,12 +53,12 @@ class Epoch:
     """An epoch has ended.
 
     Attributes:
-        number: The epoch, counted from 1.
-        error: Its validation error in percent.
+        number: Number of the epoch, from 1.
+        value: Value of the monitored metric.
     """
 
     number: int
-    error: float
+    value: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,7 @@ class Done:
     """A run has ended well.
 
     Attributes:
-        record: Its record as plain data.
+        record: The run's record as plain data.
     """
 
     record: dict[str, Any] = field(default_factory=dict)
@@ -63,10 +85,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run was stopped by what is wrong with the machine, or by a signal, and can go on.
+    """A run was stopped by a signal or by a fault of the machine, and can be resumed.
 
     Attributes:
-        reason: What the user can mend; empty after a signal.
+        reason: The fault and what to do about it; empty after a signal.
     """
 
     reason: str = ""

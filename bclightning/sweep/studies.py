@@ -1,10 +1,10 @@
 """A sweep's studies in an Optuna storage, as a queue that loses and repeats nothing.
 
 Each arm has a study of trials and, once all of those have ended, one of final runs. A study is
-filled with all its trials at once, waiting. A trial is claimed by the storage's own exchange of
-*waiting* for *running*, which one claimant wins. Who dies leaves a trial running: it is put back to
-waiting, keeps its number, its parameters and its run folder, and goes on from its last checkpoint.
-So the number of trials is exact, whoever is killed, and whenever.
+filled with all its trials at once, *waiting*. A trial is claimed by the storage's own exchange of
+*waiting* for *running*, which one claimant wins. A coordinator or worker that dies leaves its trial
+running: it is put back to waiting, keeps its number, its parameters and its run folder, and is
+resumed from its last checkpoint. So the number of trials is exact, whatever is killed and whenever.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,52 +27,66 @@ from optuna.distributions import (
 )
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 from bclightning.seeds import derive_seed
-from bclightning.sweep.definition import Choices, Definition, Range, as_arguments
+from bclightning.sweep import optuna_private
+from bclightning.sweep.definition import Choices, Definition, Range, changed_keys
+from bclightning.sweep.monitor import Monitor
+from bclightning.vocabulary import VAL_ERROR
 
-Stage = Literal["tune", "final"]
+SweepStage = Literal["tune", "final"]
 
 SEED = "seed_everything"
 
-# A trial whose worker dies this often without another epoch in between is taken for the cause.
-MOST_DEATHS = 8
+# A trial whose workers die this often without another epoch in between is taken for the cause.
+MAX_WORKER_DEATHS = 8
+
+# Attributes of a study: what tells this sweep from others of its name, and the name of that in
+# storages of earlier versions.
+_SWEEP_ID = "sweep_id"
+_OLDER_SWEEP_ID = "token"
+
+_DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
 
 @dataclass(frozen=True)
-class Ticket:
-    """A claimed trial.
+class ClaimedTrial:
+    """A trial that this coordinator runs.
 
     Attributes:
-        arm: The arm.
+        arm: The arm that the trial belongs to.
         stage: ``tune`` or ``final``.
-        number: Of the trial in its study.
-        trial_id: The storage's own key.
+        number: Number of the trial in its study.
         run_id: Name of the run and its folder.
-        token: Tells this sweep from others of its name.
-        arguments: The command line of `bcl fit`, apart from where runs lie.
+        sweep_id: Tells the runs of this sweep from those of another one of the same name.
+        options: Options of the run, by dotted name, apart from where runs lie.
+        key: The storage's key of the trial.
+        trial: Optuna's handle of the trial.
     """
 
     arm: str
-    stage: Stage
+    stage: SweepStage
     number: int
-    trial_id: int
     run_id: str
-    token: str
-    arguments: tuple[str, ...]
+    sweep_id: str
+    options: dict[str, Any]
+    key: int = field(repr=False)
+    trial: optuna.Trial = field(repr=False)
 
 
 class Studies:
     """The studies of a sweep.
 
     Args:
-        definition: What is swept.
-        storage: An SQLAlchemy URL: of a PostgreSQL database, which any number of coordinators may
+        definition: The sweep's definition.
+        storage: SQLAlchemy URL of a PostgreSQL database, which any number of coordinators may
             share, or of an SQLite file, which one coordinator at a time may open.
-        heartbeat: Seconds between signs of life; who gives none for three times as long is dead.
+        heartbeat: Seconds between a coordinator's signs of life. One that gives none for three
+            times as long is taken for dead.
 
     Raises:
         UserError: The storage cannot be reached, or is in use, or holds another sweep of that name.
@@ -82,146 +96,187 @@ class Studies:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.definition = definition
         self.heartbeat = heartbeat
+        self._monitor: Monitor | None = None
         self._known: dict[str, optuna.Study] = {}
         self._url = _checked(storage)
         self._file_lock = self._own_file()
-        with telling_of(self._url):
-            self._engine = sqlalchemy.create_engine(self._url, **_engine_settings(self._url))
-            # Several that create the tables of a fresh storage at once get in each other's way.
-            with self._alone():
-                self._storage = _open_storage(self._url, heartbeat)
+        try:
+            with storage_errors_as_user_errors(self._url):
+                self._engine = sqlalchemy.create_engine(self._url, **_engine_settings(self._url))
+                # Coordinators that create the tables of a database at once get in each other's way.
+                with self._lock():
+                    self._storage = _open_storage(self._url, heartbeat)
+        except BaseException:
+            self._release_file()
+            raise
 
     def close(self) -> None:
         """Let another coordinator have the storage."""
         self._storage.remove_session()
         self._storage.engine.dispose()
         self._engine.dispose()
-        if self._file_lock is not None:
-            self._file_lock.release()
+        self._release_file()
 
-    def prepare(self, recipe_text: str) -> None:
-        """Create what is missing of the studies of trials, and take the trials of the dead back.
+    @property
+    def monitor(self) -> Monitor:
+        """The metric that trials are judged by: what the studies that are there were made with."""
+        if self._monitor is None:
+            with storage_errors_as_user_errors(self._url):
+                studies = self._all()
+                if not studies:
+                    return Monitor()
+                self._monitor = _monitor_of(studies[0])
+        return self._monitor
+
+    def prepare(self, recipe_text: str, monitor: Monitor | None = None) -> None:
+        """Create the studies of trials that are missing, and requeue the trials of dead workers.
 
         Args:
-            recipe_text: The recipe's content, which must be that of the trials that are there.
+            recipe_text: Content of the recipe, which must be that of the trials that are there.
+            monitor: Metric that trials are judged by; the validation error if ``None``.
 
         Raises:
             UserError: The studies were made by another definition.
         """
+        self._monitor = monitor or Monitor()
         fingerprint = self.definition.fingerprint(recipe_text)
-        with telling_of(self._url), self._alone():
+        with storage_errors_as_user_errors(self._url), self._lock():
             if self._file_lock is not None:
-                # Nobody else has the file open, so nobody works on what is said to be running.
+                # Nobody else has the file open, so nobody works on a trial that is running in it.
                 for study in self._all():
                     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                        self._put_back(trial._trial_id)
+                        self._requeue(optuna_private.trial_id(self._storage, study, trial.number))
             for arm in self.definition.arms:
                 study = self._create(arm, "tune")
                 self._compare(study, arm, fingerprint)
                 missing = self.definition.trials - len(study.get_trials(deepcopy=False))
                 for _ in range(missing):
-                    self._enqueue(study, {})
+                    study.enqueue_trial({})
         self.advance()
 
     def advance(self) -> None:
-        """Take the trials of the dead back, and begin the final runs of arms that are ready."""
-        with telling_of(self._url), self._alone():
+        """Requeue the trials of dead workers, and begin the final runs of arms that are ready."""
+        with storage_errors_as_user_errors(self._url), self._lock():
             for study in self._all():
-                for trial_id in self._storage._get_stale_trial_ids(study._study_id):
-                    self._put_back(trial_id)
+                for key in optuna_private.stale_trials(self._storage, study):
+                    self._requeue(key)
             for arm in self.definition.arms:
                 if self._tuned(arm):
                     self._begin_final(arm)
 
-    def beat(self, tickets: list[Ticket]) -> None:
+    def beat(self, claimed: list[ClaimedTrial]) -> None:
         """Give a sign of life for claimed trials."""
-        with telling_of(self._url):
-            for ticket in tickets:
-                self._storage.record_heartbeat(ticket.trial_id)
+        with storage_errors_as_user_errors(self._url):
+            for trial in claimed:
+                optuna_private.record_heartbeat(self._storage, trial.key)
 
-    def claim(self) -> Ticket | None:
-        """Claim the next trial: of the arm that has come least far, so that all advance together.
+    def claim(self) -> ClaimedTrial | None:
+        """Claim the next trial: of the arm that is least advanced, so that all advance together.
 
         Returns:
-            The trial, or ``None`` when none is waiting now.
+            The trial, or ``None`` if none is waiting now.
         """
-        with telling_of(self._url):
+        with storage_errors_as_user_errors(self._url):
             candidates = []
             for place, arm in enumerate(self.definition.arms):
                 for stage, study in self._studies_of(arm):
                     trials = study.get_trials(deepcopy=False)
-                    waiting = [t for t in trials if t.state == TrialState.WAITING]
+                    waiting = sum(trial.state == TrialState.WAITING for trial in trials)
                     if waiting:
-                        begun = 1 - len(waiting) / len(trials)
-                        candidates.append((stage, begun, place, arm, study, waiting))
+                        begun = 1 - waiting / len(trials)
+                        candidates.append((stage, begun, place, arm, study))
             # Tuning goes before final runs, which begin anyway only when an arm's tuning has ended.
             candidates.sort(key=lambda entry: (entry[0] != "tune", entry[1], entry[2]))
-            for stage, _, _, arm, study, waiting in candidates:
-                for trial in waiting:
-                    if self._exchange(trial._trial_id):
-                        return self._ticket(arm, stage, study, trial)
+            for stage, _, _, arm, study in candidates:
+                # Where no trial waits, Optuna would add one; nobody takes the last one meanwhile,
+                # nor puts another one back.
+                with self._lock():
+                    waiting_now = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+                    if waiting_now:
+                        return self._ask(arm, stage, study, waiting_now[0].number)
         return None
 
-    def finish(self, ticket: Ticket, record: RunRecord) -> None:
-        """Note how a trial ended; nothing if another coordinator has noted it already."""
-        state = TrialState.PRUNED if record.status == "pruned" else TrialState.COMPLETE
-        value = record.best_score
-        with telling_of(self._url), contextlib.suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(ticket.trial_id, "record", asdict(record))
-            self._storage.set_trial_state_values(
-                ticket.trial_id, state, None if value is None else [value]
-            )
+    def finish(self, claimed: ClaimedTrial, record: RunRecord) -> None:
+        """Store how a trial ended, unless another coordinator has done so already."""
+        if record.status == "pruned":
+            # Its value is that of the last epoch, as is Optuna's custom.
+            self._end(claimed, {"record": asdict(record)}, TrialState.PRUNED)
+        else:
+            self._end(claimed, {"record": asdict(record)}, TrialState.COMPLETE, record.best_score)
 
-    def fail(self, ticket: Ticket, reason: str) -> None:
-        """Note that a trial failed, and why; it is not tried again."""
-        with telling_of(self._url), contextlib.suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(ticket.trial_id, "reason", reason)
-            self._storage.set_trial_state_values(ticket.trial_id, TrialState.FAIL)
-
-    def put_back(self, ticket: Ticket) -> None:
-        """Let a claimed trial be claimed again."""
-        with telling_of(self._url):
-            self._put_back(ticket.trial_id)
-
-    def bury(self, ticket: Ticket, epoch: int) -> str | None:
-        """Let a trial be claimed again whose worker died, unless it seems to die of the trial.
+    def fail(self, claimed: ClaimedTrial, reason: str, record: RunRecord | None = None) -> None:
+        """Store that a trial failed, and why; it is not tried again.
 
         Args:
-            ticket: The trial.
-            epoch: The last epoch that the worker ended, counted from 1; 0 for none.
+            claimed: The trial.
+            reason: Why it failed, in a sentence.
+            record: Record of its run, if there is one.
+        """
+        attributes: dict[str, Any] = {"reason": reason}
+        if record is not None:
+            attributes["record"] = asdict(replace(record, status="failed", reason=reason))
+        self._end(claimed, attributes, TrialState.FAIL)
+
+    def requeue(self, claimed: ClaimedTrial) -> None:
+        """Let a claimed trial be claimed again."""
+        with storage_errors_as_user_errors(self._url), self._lock():
+            self._requeue(claimed.key)
+
+    def requeue_or_fail(
+        self, claimed: ClaimedTrial, epoch: int, record: RunRecord | None = None
+    ) -> str | None:
+        """Let a trial whose worker died be claimed again, unless it seems to be the cause.
+
+        Args:
+            claimed: The trial.
+            epoch: Last epoch that the worker completed, from 1; 0 for none.
+            record: Record of its run, if there is one.
 
         Returns:
-            The reason, where the trial has failed instead: workers died of it too often without
-            coming further. One that comes further will end, however often it is killed.
+            The reason if the trial has failed instead: too many workers died of it without
+            completing a further epoch. A trial that completes epochs is never given up.
         """
-        with telling_of(self._url):
-            there = self._storage.get_trial(ticket.trial_id).user_attrs.get("deaths", {})
-            furthest, count = there.get("epoch", 0), there.get("count", 0)
-            count = 1 if epoch > furthest else count + 1
-            deaths = {"epoch": max(epoch, furthest), "count": count}
-            self._storage.set_trial_user_attr(ticket.trial_id, "deaths", deaths)
-            if count >= MOST_DEATHS:
-                reason = f"its worker died {count} times in one epoch, for want of memory perhaps"
-                self.fail(ticket, reason)
-                return reason
-            self._put_back(ticket.trial_id)
+        deaths = claimed.trial.user_attrs.get("deaths", {})
+        furthest, count = deaths.get("epoch", 0), deaths.get("count", 0)
+        count = 1 if epoch > furthest else count + 1
+        if count >= MAX_WORKER_DEATHS:
+            reason = f"its worker died {count} times in one epoch, perhaps for lack of memory"
+            self.fail(claimed, reason, record)
+            return reason
+        deaths = {"epoch": max(epoch, furthest), "count": count}
+        with (
+            storage_errors_as_user_errors(self._url),
+            self._lock(),
+            contextlib.suppress(UpdateFinishedTrialError),
+        ):
+            claimed.trial.set_user_attr("deaths", deaths)
+            self._requeue(claimed.key)
         return None
 
-    def report(self, ticket: Ticket, epoch: int, error: float) -> bool:
-        """Note the validation error of an epoch, and say whether the trial should stop."""
-        study = self._study(ticket.arm, ticket.stage)
+    def report(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
+        """Store the monitored metric of an epoch.
+
+        Returns:
+            Whether the trial should be pruned.
+        """
+        study = self._study(claimed.arm, claimed.stage)
         if study is None:
             return False
-        study.pruner = _pruner(self.definition)
-        with telling_of(self._url):
-            trial = optuna.Trial(study, ticket.trial_id)
-            if epoch not in self._storage.get_trial(ticket.trial_id).intermediate_values:
-                trial.report(error, epoch)
-            return trial.should_prune()
+        with (
+            storage_errors_as_user_errors(self._url),
+            contextlib.suppress(UpdateFinishedTrialError),
+        ):
+            reported = study.get_trials(deepcopy=False)[claimed.number].intermediate_values
+            # A resumed trial repeats the epoch that was not in its last checkpoint.
+            if epoch not in reported:
+                claimed.trial.report(value, epoch)
+            return bool(claimed.trial.should_prune())
+        # Another coordinator ended it meanwhile.
+        return False
 
     def finished(self) -> bool:
-        """Whether nothing is left to do, here or elsewhere."""
-        with telling_of(self._url):
+        """Whether all trials and final runs have ended, here and elsewhere."""
+        with storage_errors_as_user_errors(self._url):
             for arm in self.definition.arms:
                 studies = dict(self._studies_of(arm))
                 if "tune" not in studies or (self._tuned(arm) and self._final_missing(arm)):
@@ -232,67 +287,70 @@ class Studies:
                         return False
         return True
 
-    def trials(self, arm: str, stage: Stage) -> list[FrozenTrial]:
-        """The trials of an arm, none where there is no such study yet."""
-        with telling_of(self._url):
+    def trials(self, arm: str, stage: SweepStage) -> list[FrozenTrial]:
+        """The trials or the final runs of an arm; none if there is no such study yet."""
+        with storage_errors_as_user_errors(self._url):
             study = self._study(arm, stage)
             return [] if study is None else study.get_trials(deepcopy=False)
 
     def records(self) -> list[RunRecord]:
-        """The records of all trials that ended, wherever they ran."""
-        found = []
-        for arm in self.definition.arms:
-            for stage in ("tune", "final"):
-                for trial in self.trials(arm, stage):
-                    if "record" in trial.user_attrs:
-                        found.append(RunRecord.parse(trial.user_attrs["record"]))
-        return found
-
-    # The rest is how.
+        """The records of all trials and final runs that ended, wherever they ran."""
+        stages: tuple[SweepStage, ...] = ("tune", "final")
+        return [
+            RunRecord.parse(trial.user_attrs["record"])
+            for arm in self.definition.arms
+            for stage in stages
+            for trial in self.trials(arm, stage)
+            if trial.state.is_finished() and "record" in trial.user_attrs
+        ]
 
     def _all(self) -> list[optuna.Study]:
         return [study for arm in self.definition.arms for _, study in self._studies_of(arm)]
 
-    def _studies_of(self, arm: str) -> list[tuple[Stage, optuna.Study]]:
-        stages: tuple[Stage, ...] = ("tune", "final")
+    def _studies_of(self, arm: str) -> list[tuple[SweepStage, optuna.Study]]:
+        stages: tuple[SweepStage, ...] = ("tune", "final")
         found = [(stage, self._study(arm, stage)) for stage in stages]
         return [(stage, study) for stage, study in found if study is not None]
 
-    def _name(self, arm: str, stage: Stage) -> str:
+    def _name(self, arm: str, stage: SweepStage) -> str:
         return f"{self.definition.name}-{arm}-{stage}"
 
-    def _study(self, arm: str, stage: Stage) -> optuna.Study | None:
+    def _study(self, arm: str, stage: SweepStage) -> optuna.Study | None:
         name = self._name(arm, stage)
         if name not in self._known:
             try:
                 self._known[name] = optuna.load_study(
                     study_name=name,
                     storage=self._storage,
-                    sampler=optuna.samplers.RandomSampler(),
-                    pruner=optuna.pruners.NopPruner(),
+                    pruner=_pruner(self.definition),
                 )
             except KeyError:
                 return None
         return self._known[name]
 
-    def _create(self, arm: str, stage: Stage) -> optuna.Study:
+    def _create(self, arm: str, stage: SweepStage) -> optuna.Study:
         study = optuna.create_study(
             study_name=self._name(arm, stage),
             storage=self._storage,
-            direction="minimize",
+            direction=_DIRECTIONS[self.monitor.mode],
             load_if_exists=True,
         )
-        if "token" not in study.user_attrs:
-            # A letter first: 12e4 would come back from a command line as a number.
-            study.set_user_attr("token", f"k{secrets.token_hex(2)}")
+        if _sweep_id(study) is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names([self.monitor.metric])
+            # A letter first: YAML reads 12e4 as a number.
+            study.set_user_attr(_SWEEP_ID, f"k{secrets.token_hex(2)}")
         return study
 
     def _compare(self, study: optuna.Study, arm: str, fingerprint: dict[str, Any]) -> None:
-        there = study.user_attrs.get("definition")
-        if there is None:
+        stored = study.user_attrs.get("definition")
+        if stored is None:
             study.set_user_attr("definition", fingerprint)
             return
-        changed = [key for key in fingerprint if there.get(key) != fingerprint[key]]
+        changed = changed_keys(stored, fingerprint)
+        if _monitor_of(study) != self.monitor:
+            changed.append("monitor")
         trials = len(study.get_trials(deepcopy=False))
         if trials > self.definition.trials:
             changed.append("trials")
@@ -300,65 +358,73 @@ class Studies:
             changed.append("trials (final runs have begun)")
         if changed:
             raise UserError(
-                f"a sweep named {self.definition.name} is there already, with another "
-                f"{', '.join(changed)}; give this one another name, or take that definition back"
+                f"there is already a sweep named {self.definition.name} with a different "
+                f"{', '.join(changed)}; give this one another name, or restore that definition"
             )
 
-    def _enqueue(self, study: optuna.Study, parameters: dict[str, Any]) -> None:
-        study.enqueue_trial(parameters)
-        last = study.get_trials(deepcopy=False)[-1]
-        # Without a first sign of life, a trial that is claimed by someone who dies at once would
-        # never be missed.
-        self._storage.record_heartbeat(last._trial_id)
-
-    def _put_back(self, trial_id: int) -> None:
+    def _requeue(self, key: int) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):
-            # First, so that the next claimant is not taken for dead before its own sign of life.
-            self._storage.record_heartbeat(trial_id)
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+            optuna_private.requeue(self._storage, key)
 
-    def _exchange(self, trial_id: int) -> bool:
-        try:
-            claimed = self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        except UpdateFinishedTrialError:
-            return False
-        if claimed:
-            self._storage.record_heartbeat(trial_id)
-        return claimed
-
-    def _ticket(self, arm: str, stage: Stage, study: optuna.Study, trial: FrozenTrial) -> Ticket:
+    def _ask(self, arm: str, stage: SweepStage, study: optuna.Study, number: int) -> ClaimedTrial:
+        """Claim the waiting trial that is the first of its study; the lock is held."""
         definition = self.definition
-        # A study shows its sampler the trials that it first saw, so each trial asks one that is
-        # read anew. The seed is of the trial's number: what is drawn is a function of that and of
-        # the trials that have ended by then. With one worker a sweep that goes on so draws what it
-        # would have drawn; with several, beyond the first ten, which look at no other trials, it
-        # is chance which have ended.
-        informed = optuna.load_study(
-            study_name=study.study_name,
-            storage=self._storage,
-            sampler=optuna.samplers.TPESampler(seed=derive_seed(definition.seed, trial.number)),
-        )
-        # Where no parameter is drawn, as for final runs, Optuna's cache knows them by this alone.
-        informed.get_trials(deepcopy=False)
-        live = optuna.Trial(informed, trial._trial_id)
-        options = {
-            key: live._suggest(key, distribution)
-            for key, distribution in self._distributions(stage).items()
-        }
+        key = optuna_private.trial_id(self._storage, study, number)
+        # First, so that a claimant that dies at once leaves a trial that can be seen to be stale.
+        optuna_private.record_heartbeat(self._storage, key)
+        # What is drawn is a function of the trial's number and of the trials that have ended by
+        # then. With one worker a resumed sweep so draws what it would have drawn; with several,
+        # chance decides which have ended, but not for the first ten draws, which are random.
+        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(definition.seed, number))
+        with warnings.catch_warnings():
+            # Optuna expects `optimize` to give the signs of life; the coordinator does.
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+            trial = study.ask(self._distributions(stage))
+        # As stored, so that a resumed trial has the very numbers, of the very types.
+        options = dict(study.get_trials(deepcopy=False)[number].params)
         name = f"{definition.name}-{arm}"
         if stage == "final":
             run_id = f"{name}-s{options[SEED]}"
         else:
-            run_id = f"{name}-t{trial.number:03}"
+            run_id = f"{name}-t{number:03}"
             options[SEED] = definition.seed
-        token = study.user_attrs["token"]
-        job = {"job.stage": stage, "job.arm": arm, "job.trial": trial.number, "job.token": token}
-        names = {"experiment": definition.name, "run_id": run_id}
-        fixed = {**definition.overrides, **definition.arms[arm]}
-        arguments = as_arguments({**fixed, **options, **job, **names})
-        return Ticket(arm, stage, trial.number, trial._trial_id, run_id, token, tuple(arguments))
+        sweep_id = _sweep_id(study) or ""
+        options = {
+            **definition.overrides,
+            **definition.arms[arm],
+            **options,
+            "purpose.stage": stage,
+            "purpose.arm": arm,
+            "purpose.trial": number,
+            "purpose.sweep_id": sweep_id,
+            "experiment": definition.name,
+            "run_id": run_id,
+        }
+        return ClaimedTrial(arm, stage, number, run_id, sweep_id, options, key, trial)
 
-    def _distributions(self, stage: Stage) -> dict[str, BaseDistribution]:
+    def _end(
+        self,
+        claimed: ClaimedTrial,
+        attributes: dict[str, Any],
+        state: TrialState,
+        value: float | None = None,
+    ) -> None:
+        study = self._study(claimed.arm, claimed.stage)
+        if study is None:
+            return
+        with (
+            storage_errors_as_user_errors(self._url),
+            self._lock(),
+            contextlib.suppress(UpdateFinishedTrialError),
+        ):
+            # A coordinator that took this one for dead has put the trial back to waiting, perhaps;
+            # its run has ended here after all.
+            optuna_private.take(self._storage, claimed.key)
+            for name, content in attributes.items():
+                claimed.trial.set_user_attr(name, content)
+            study.tell(claimed.trial, value, state)
+
+    def _distributions(self, stage: SweepStage) -> dict[str, BaseDistribution]:
         distributions = {key: _distribution(spec) for key, spec in self.definition.space.items()}
         if stage == "final":
             distributions[SEED] = IntDistribution(0, 2**31 - 1)
@@ -373,9 +439,13 @@ class Studies:
         return ended and (self.best(arm) is not None or not self.definition.space)
 
     def best(self, arm: str) -> dict[str, Any] | None:
-        """The parameters of an arm's trial with the least validation error; the first of equals."""
-        done = [t for t in self.trials(arm, "tune") if t.state == TrialState.COMPLETE]
-        return min(done, key=lambda t: (t.value, t.number)).params if done else None
+        """The parameters of an arm's best trial, the first of equals; ``None`` without a trial."""
+        done = [
+            (self.monitor.cost(trial.value), trial.number, trial.params)
+            for trial in self.trials(arm, "tune")
+            if trial.state == TrialState.COMPLETE and trial.value is not None
+        ]
+        return min(done)[2] if done else None
 
     def _final_missing(self, arm: str) -> int:
         return self.definition.final_seeds - len(self.trials(arm, "final"))
@@ -387,7 +457,7 @@ class Studies:
         for _ in range(self._final_missing(arm)):
             place = len(study.get_trials(deepcopy=False))
             seed = self.definition.seed + 1 + place
-            self._enqueue(study, {**(self.best(arm) or {}), SEED: seed})
+            study.enqueue_trial({**(self.best(arm) or {}), SEED: seed})
 
     def _own_file(self) -> filelock.BaseFileLock | None:
         if self._url.get_backend_name() != "sqlite":
@@ -400,13 +470,21 @@ class Studies:
         except filelock.Timeout as error:
             raise UserError(
                 f"the sweep {self.definition.name} is running already, on {path}; to work on it "
-                "from several terminals or machines give each --storage postgresql+psycopg://..."
+                "from several terminals or machines, give each of them the --storage "
+                "postgresql+psycopg://..."
             ) from error
         return lock
 
+    def _release_file(self) -> None:
+        if self._file_lock is not None:
+            self._file_lock.release()
+
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the sweep's lock: in the database, where it falls when its holder dies."""
+    def _lock(self) -> Iterator[None]:
+        """Hold the sweep's lock, which lies in the database and falls when its holder dies.
+
+        An SQLite file has one coordinator, which holds the file's lock all the time.
+        """
         if self._url.get_backend_name() == "sqlite":
             yield
             return
@@ -420,11 +498,11 @@ class Studies:
 
 
 @contextlib.contextmanager
-def telling_of(url: sqlalchemy.URL) -> Iterator[None]:
-    """Turn the database's errors into one sentence, without the password in the URL.
+def storage_errors_as_user_errors(url: sqlalchemy.URL) -> Iterator[None]:
+    """Turn errors of the database into one sentence, without the password in the URL.
 
     Raises:
-        UserError: The database cannot be reached, or refuses.
+        UserError: The database cannot be reached, or refuses the request.
     """
     try:
         yield
@@ -433,7 +511,7 @@ def telling_of(url: sqlalchemy.URL) -> Iterator[None]:
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
         raise UserError(
             f"the storage {url.render_as_string()} cannot be used ({reason}); nothing is lost: "
-            "the same command goes on"
+            "the same command resumes the sweep"
         ) from error
 
 
@@ -450,7 +528,7 @@ def _checked(storage: str) -> sqlalchemy.URL:
     except ImportError as error:
         raise UserError(
             f"the storage needs {error.name}, which is not installed: "
-            "pip install 'bclightning[postgresql]' and begin it with postgresql+psycopg://"
+            "pip install 'bclightning[postgresql]', and write the URL as postgresql+psycopg://..."
         ) from error
     return url
 
@@ -458,7 +536,7 @@ def _checked(storage: str) -> sqlalchemy.URL:
 def _engine_settings(url: sqlalchemy.URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {}
-    # Connections are tried before use, since a sweep outlives restarts of its database.
+    # Connections are tested before use, since a sweep outlives restarts of its database.
     return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
 
 
@@ -490,3 +568,14 @@ def _pruner(definition: Definition) -> optuna.pruners.BasePruner:
             return optuna.pruners.MedianPruner(n_warmup_steps=warmup)
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, warmup))
+
+
+def _sweep_id(study: optuna.Study) -> str | None:
+    attributes = study.user_attrs
+    return attributes.get(_SWEEP_ID) or attributes.get(_OLDER_SWEEP_ID)
+
+
+def _monitor_of(study: optuna.Study) -> Monitor:
+    # Studies of earlier versions have no names of metrics, and minimize the validation error.
+    (metric,) = study.metric_names or [VAL_ERROR]
+    return Monitor(metric, "max" if study.direction == StudyDirection.MAXIMIZE else "min")

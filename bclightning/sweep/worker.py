@@ -1,6 +1,7 @@
-"""A worker: one process that makes run after run, with torch imported and data loaded once."""
+"""A worker: a process that runs one training after another, with torch and the data loaded once."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -13,61 +14,72 @@ from multiprocessing.process import parent_process
 from pathlib import Path
 
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bclightning.errors import MachineError, UserError
+from bclightning.runs.config import RunConfig
+from bclightning.runs.data import SharedData
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.interrupt import Interrupted
-from bclightning.runs.job import LoadedData
 from bclightning.runs.metrics_csv import shortest
+from bclightning.runs.notices import logger
+from bclightning.runs.progress import RunProgress
+from bclightning.runs.recipes import read_config
 from bclightning.runs.record import RunRecord
 from bclightning.runs.run import fit
 from bclightning.storage import full_disk
-from bclightning.sweep.messages import Done, Epoch, Failed, Ready, Stopped, Task
+from bclightning.sweep.messages import (
+    Done,
+    Epoch,
+    Failed,
+    Ready,
+    RunRequest,
+    Stopped,
+    WorkerSettings,
+)
 
 
 class EpochReports(Callback):
-    """Tell the coordinator of each epoch's validation error, and stop where it says so.
+    """Report the monitored metric of each epoch to the coordinator, and stop if it prunes the run.
 
     Args:
-        connection: To the coordinator.
-        wait: Whether to wait for its word.
-        monitor: The validation error's name.
+        connection: Connection to the coordinator.
+        monitor: Name of the monitored metric.
+        wait: Whether to wait for the coordinator's decision.
 
     Attributes:
-        pruned: Whether the coordinator said so; the run's record then says so too.
+        pruned: Whether the coordinator pruned the run; the run's record then says so too.
     """
 
-    def __init__(self, connection: Connection, wait: bool, monitor: str = "val/error") -> None:
+    def __init__(self, connection: Connection, monitor: str, wait: bool) -> None:
         self._connection = connection
-        self._wait = wait
         self._monitor = monitor
+        self._wait = wait
         self.pruned = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and maybe wait."""
+        """Report, and wait if asked to."""
         if self._monitor not in trainer.callback_metrics:
             return
-        error = shortest(trainer.callback_metrics[self._monitor].item())
+        value = shortest(trainer.callback_metrics[self._monitor].item())
         try:
-            self._connection.send(Epoch(trainer.current_epoch + 1, error))
-            go_on = self._connection.recv() if self._wait else True
+            self._connection.send(Epoch(trainer.current_epoch + 1, value))
+            keep_training = self._connection.recv() if self._wait else True
         except (OSError, EOFError):
-            # The coordinator is gone, and this process is about to be.
+            # The coordinator has died, and this process is about to be ended.
             raise Interrupted(signal.SIGTERM) from None
-        if not go_on:
+        if keep_training is False:
             self.pruned = True
             trainer.should_stop = True
 
 
 def gpu_of(worker: int, visible: str | None, count: int) -> str | None:
-    """The GPU of a worker where there are several, as ``CUDA_VISIBLE_DEVICES`` names it.
+    """The GPU of a worker if there are several, as ``CUDA_VISIBLE_DEVICES`` names it.
 
     Args:
-        worker: Its number, from 0.
-        visible: What that variable names already, if anything.
-        count: How many GPUs there are.
+        worker: Number of the worker, from 0.
+        visible: Value that the variable has already; ``None`` if it is not set.
+        count: Number of GPUs.
 
     Example:
         >>> [gpu_of(worker, None, 2) for worker in range(3)], gpu_of(1, "4,6", 2)
@@ -79,35 +91,38 @@ def gpu_of(worker: int, visible: str | None, count: int) -> str | None:
     return devices[worker % len(devices)]
 
 
-def work(connection: Connection, log: str, threads: int, number: int) -> None:
-    """Make runs until told that there are none left, or until the coordinator is gone.
+def work(connection: Connection, settings: WorkerSettings) -> None:
+    """Run what the coordinator asks for, until it says that nothing is left or dies.
 
     Args:
-        connection: To the coordinator, who sends tasks, and ``None`` at the end.
-        log: The file for what runs print.
-        threads: Of torch's.
-        number: The worker's own.
+        connection: Connection to the coordinator, which sends requests, and ``None`` at the end.
+        settings: The worker's own settings.
     """
-    # Ctrl-C on the terminal is the coordinator's, which tells its workers in its own time.
+    # Ctrl-C on the terminal goes to the coordinator, which stops its workers in order.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
-    _print_to(log)
-    torch.set_num_threads(threads)
-    # Each run has one device, which would be the first of them for all.
-    gpu = gpu_of(number, os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
+    _print_to(settings.log)
+    os.environ.clear()
+    os.environ.update(settings.environment)
+    torch.set_num_threads(settings.threads)
+    # A run trains on one device, which would be the first one for all workers.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu = gpu_of(settings.number, visible, torch.cuda.device_count())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    loaded = LoadedData()
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+    logger.setLevel(logging.INFO)
+    data = SharedData()
     connection.send(Ready())
     while True:
         try:
-            task = connection.recv()
+            request = connection.recv()
         except EOFError:
             return
-        if task is None:
+        if request is None:
             return
-        answer = _answer(task, connection, loaded)
+        answer = _answer(request, connection, data)
         try:
             connection.send(answer)
         except OSError:
@@ -121,7 +136,7 @@ def _die_with_the_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        # Another coordinator may give this run to another worker at once.
+        # At once, since another coordinator may give this run to another worker.
         os._exit(1)
 
 
@@ -134,46 +149,56 @@ def _print_to(log: str) -> None:
     os.close(file)
 
 
-def _answer(task: Task, connection: Connection, loaded: LoadedData) -> Done | Failed | Stopped:
+def _answer(
+    request: RunRequest, connection: Connection, data: SharedData
+) -> Done | Failed | Stopped:
     try:
-        return Done(asdict(_run(task, connection, loaded)))
+        return Done(asdict(_run(request, connection, data)))
     except Interrupted:
         return Stopped()
     except MachineError as error:
         return Stopped(str(error))
     except UserError as error:
         return Failed(str(error))
-    except Exception as error:  # whatever a run fails of, the others go on
-        if isinstance(error, OSError) and (full := full_disk(error, Path(task.folder))):
+    except Exception as error:  # a run that fails, for whatever reason, does not stop the others
+        if isinstance(error, OSError) and (full := full_disk(error, Path(request.folder))):
             return Stopped(str(full))
         traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}")
 
 
-def _run(task: Task, connection: Connection, loaded: LoadedData) -> RunRecord:
-    folder = RunFolder(Path(task.folder))
-    arguments = list(task.arguments)
-    if folder.config.exists():
-        _check_token(folder, task.token)
+def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRecord:
+    folder = RunFolder(Path(request.folder))
+    resumes = folder.config.exists()
+    if resumes:
+        _check_sweep_id(folder, request.sweep_id)
         if folder.record.exists():
             record = RunRecord.read(folder.record)
             if record.status in ("finished", "pruned"):
-                # Its worker died between the run's end and telling of it.
+                # Its worker died after the run ended, and before it could say so.
                 return record
-        arguments = ["--resume", task.folder]
     else:
-        # A worker died between making the folder and filling it.
+        # A worker died between making the folder and writing the configuration into it.
         shutil.rmtree(folder.path, ignore_errors=True)
-    reports = EpochReports(connection, task.wait)
-    record = fit(arguments, [reports], loaded)
+    reports = EpochReports(connection, request.monitor, request.wait)
+    record = _train(request, resumes, reports, data)
     if record.best_score is None:
-        raise UserError("the run has no validation error to be judged by")
+        raise UserError(f"the run has no value of {request.monitor} to be judged by")
     return record
 
 
-def _check_token(folder: RunFolder, token: str) -> None:
-    config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    if (config.get("job") or {}).get("token") != token:
+def _train(request: RunRequest, resumes: bool, reports: Callback, data: SharedData) -> RunRecord:
+    if resumes:
+        config = RunConfig.from_run(request.folder)
+    else:
+        config = RunConfig.load(request.recipe, request.options)
+    # What a run says goes into the worker's log.
+    return fit(config, callbacks=[reports, RunProgress()], data=data)
+
+
+def _check_sweep_id(folder: RunFolder, sweep_id: str) -> None:
+    purpose = read_config(folder.config).get("purpose") or {}
+    if purpose.get("sweep_id") != sweep_id:
         raise MachineError(
             f"{folder.path} belongs to another sweep of that name; move {folder.path.parent} away, "
             "or give this sweep another name"

@@ -10,17 +10,17 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from bclightning.cli.sweep_view import LiveView
 from bclightning.runs.record import RunRecord
 from bclightning.sweep.coordinator import Coordinator
 from bclightning.sweep.definition import Definition
-from bclightning.sweep.messages import Done, Epoch, Ready
+from bclightning.sweep.messages import Done, Epoch, Ready, RunRequest, WorkerSettings
 from bclightning.sweep.studies import Studies
-from bclightning.sweep.view import LiveView
 
 SWEEP = Definition.parse(
     {
         "recipe": "digits.yaml",
-        "methods": ["none"],
+        "arms": ["none"],
         "space": {"model.learning_rate": {"low": 1e-4, "high": 1.0, "log": True}},
         "trials": 2,
         "final_seeds": 0,
@@ -30,34 +30,49 @@ SWEEP = Definition.parse(
 )
 
 
-def first_dies(connection, log: str, threads: int, number: int) -> None:
-    """A worker that trains nothing; the first of all dies when it has told of an epoch."""
-    assert log.endswith(f"worker-{number}.log")
-    Path(f"{log}.threads").write_text(str(threads))
+def first_dies(connection, settings: WorkerSettings) -> None:
+    """A worker that trains nothing; the first of all dies when it has reported an epoch."""
+    assert settings.log.endswith(f"worker-{settings.number}.log")
+    Path(f"{settings.log}.threads").write_text(str(settings.threads))
     connection.send(Ready())
-    while (task := connection.recv()) is not None:
+    while (request := connection.recv()) is not None:
         connection.send(Epoch(1, 5.0))
-        dead = Path(f"{log}.dead")
+        dead = Path(f"{settings.log}.dead")
         if not dead.exists():
             dead.touch()
             os._exit(1)
         connection.recv()
-        record = RunRecord(Path(task.folder).name, "alone", "none", "digits", 0, status="finished")
-        record.best_score = 5.0
-        connection.send(Done(asdict(record)))
+        connection.send(done(request))
+
+
+def first_is_long(connection, settings: WorkerSettings) -> None:
+    """A worker that trains nothing; the first trial outlasts a pause of the coordinator."""
+    connection.send(Ready())
+    while (request := connection.recv()) is not None:
+        if request.folder.endswith("t000"):
+            while not Path(settings.log).with_name("pause-is-over").exists():
+                time.sleep(0.1)
+            time.sleep(1.0)
+        connection.send(done(request))
+
+
+def done(request: RunRequest) -> Done:
+    record = RunRecord(Path(request.folder).name, "alone", "none", "digits", 0, status="finished")
+    record.best_score = 5.0
+    return Done(asdict(record))
 
 
 @pytest.fixture
 def swept(tmp_path):
     """Run the sweep, and return what was said and the trials."""
 
-    def run(**options):
-        studies = Studies(SWEEP, f"sqlite:///{tmp_path / 'storage.db'}")
+    def run(main=first_dies, heartbeat=10, **options):
+        studies = Studies(SWEEP, f"sqlite:///{tmp_path / 'storage.db'}", heartbeat)
         said = io.StringIO()
         try:
             studies.prepare("a recipe")
-            view = LiveView(Console(file=said), studies, 1)
-            Coordinator(studies, tmp_path, "digits.yaml", view, first_dies).run(**options)
+            view = LiveView(Console(file=said))
+            Coordinator(studies, tmp_path, {}, view, main).run(**options)
             return said.getvalue(), studies.trials("none", "tune")
         finally:
             studies.close()
@@ -65,7 +80,7 @@ def swept(tmp_path):
     return run
 
 
-def test_a_worker_that_dies_before_it_is_told_to_go_on_is_replaced(swept, monkeypatch):
+def test_a_worker_that_dies_while_it_waits_for_the_decision_is_replaced(swept, monkeypatch):
     real = Studies.report
 
     def late(self, *arguments):
@@ -74,7 +89,26 @@ def test_a_worker_that_dies_before_it_is_told_to_go_on_is_replaced(swept, monkey
 
     monkeypatch.setattr(Studies, "report", late)
     said, trials = swept()
-    assert said.count("its worker died; it will go on") == 1
+    assert said.count("its worker died; it will be resumed") == 1
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+
+
+@pytest.mark.slow
+def test_after_a_pause_a_coordinator_does_not_take_its_own_workers_for_dead(
+    swept, tmp_path, monkeypatch
+):
+    """As when a machine was suspended: a trial that runs here would be given out once more."""
+    real = Studies.finish
+
+    def suspended(self, *arguments):
+        if not (tmp_path / "pause-is-over").exists():
+            time.sleep(6)
+            (tmp_path / "pause-is-over").touch()
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Studies, "finish", suspended)
+    said, trials = swept(first_is_long, heartbeat=1, jobs=2)
+    assert said.count("t000: starts") == 1
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
 
 

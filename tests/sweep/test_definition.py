@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bclightning.errors import UserError
-from bclightning.sweep.definition import Choices, Definition, Range, as_arguments
+from bclightning.sweep.definition import Choices, Definition, Range, changed_keys
+from bclightning.sweep.monitor import Monitor
 
-SHIPPED = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))
+KEPT = sorted((ROOT / "results").glob("*/sweep.yaml"))
 
 WHOLE = {
     "recipe": "digits.yaml",
-    "methods": ["none", "stochastic"],
+    "arms": ["none", "stochastic"],
     "overrides": {"trainer.max_epochs": 3},
     "space": {"model.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}},
     "trials": 2,
@@ -43,7 +46,8 @@ def test_shipped_definitions_hold_for_what_they_train(path):
     from bclightning.sweep.check import check
 
     definition = Definition.read(path)
-    check(definition, str(resolve_recipe(definition.recipe)))
+    recipe = yaml.safe_load(resolve_recipe(definition.recipe).read_text())
+    assert check(definition, recipe) == Monitor("val/error", "min")
     assert definition.pruner.name == "none"
     match path.stem:
         case "lr_scaling":
@@ -52,6 +56,35 @@ def test_shipped_definitions_hold_for_what_they_train(path):
             assert list(definition.arms) == ["none", "dropout", "deterministic"]
         case _:
             assert list(definition.arms) == ["none", "dropout", "deterministic", "stochastic"]
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)
+def test_kept_definitions_call_arms_methods_and_mean_the_same(path):
+    definition = Definition.read(path)
+    assert "methods" in yaml.safe_load(path.read_text())
+    assert "methods" not in definition.plain()
+    shipped = Definition.load(path.parent.name)
+    assert changed_keys(definition.fingerprint(""), shipped.fingerprint("")) == []
+
+
+@pytest.mark.parametrize("name", ["digits", "digits.yaml"])
+def test_a_shipped_definition_is_found_by_name_unless_there_is_such_a_file(folder, name):
+    assert Definition.load(name).recipe == "digits.yaml"
+    Path(name).write_text("{recipe: mine.yaml, arms: [none], name: mine}")
+    assert Definition.load(name).recipe == "mine.yaml"
+    assert Definition.load(Path(name)).recipe == "mine.yaml"
+    with pytest.raises(UserError) as error:
+        Definition.load("mnits")
+    assert str(error.value) == (
+        "there is no sweep definition mnits (did you mean mnist?); the shipped ones are cifar10, "
+        "digits, lr_scaling, mnist, mnist_paper, mnist_pixels, svhn"
+    )
+
+
+def test_a_mapping_needs_a_name():
+    assert Definition.load({**WHOLE, "name": "mine"}) == Definition.parse(WHOLE, "mine")
+    with pytest.raises(UserError, match="name is missing"):
+        Definition.load(WHOLE)
 
 
 def test_a_sweep_is_shipped_for_each_data_set_and_each_table():
@@ -88,31 +121,44 @@ def test_reading_what_was_written_changes_nothing(space, trials, final_seeds, se
     [
         ({"recipes": 1}, "no key 'recipes' (did you mean recipe?)"),
         ({"recipe": None}, "recipe must be text"),
-        ({"methods": []}, "methods is empty"),
-        ({"methods": ["stochastc"]}, "did you mean stochastic?"),
-        ({"methods": ["none", "none"]}, "twice"),
-        ({"methods": {"a b": {}}}, "must be 1 to 64 letters"),
-        ({"methods": {"a": {"--x": 1}}}, "without dashes"),
-        ({"trials": 0}, "no trials to search it with"),
-        ({"trials": -1}, "trials must be a whole number of at least 0"),
-        ({"trials": True}, "trials must be a whole number"),
+        ({"methods": ["none"]}, "no key 'methods'"),
+        ({"arms": []}, "arms is empty"),
+        ({"arms": ["stochastc"]}, "did you mean stochastic?"),
+        ({"arms": ["none", "none"]}, "twice"),
+        ({"arms": {"a b": {}}}, "must be 1 to 64 letters"),
+        ({"arms": {"a": {"--x": 1}}}, "without dashes"),
+        ({"trials": 0}, "there is a space to search, but trials is 0"),
+        ({"trials": -1}, "trials must be an integer of at least 0, got -1"),
+        ({"trials": True}, "trials must be an integer"),
         ({"space": {}}, "no space for them to search"),
         ({"space": {}, "trials": 0, "final_seeds": 0}, "nothing to do"),
-        ({"space": {"a": {"low": 2, "high": 1}}}, "low (2) is more than high (1)"),
-        ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "must begin above 0"),
+        ({"space": {"a": {"low": 2, "high": 1}}}, "low (2) is greater than high (1)"),
+        (
+            {"space": {"a": {"low": 0, "high": 1, "log": True}}},
+            "low must be greater than 0",
+        ),
         ({"space": {"a": {"low": "x", "high": 1}}}, "low must be a number"),
         ({"space": {"a": {"low": float("nan"), "high": 1}}}, "low must be a number"),
         ({"space": {"a": {"low": 1}}}, "give low and high, or choices"),
-        ({"space": {"a": {"low": 1, "high": 2, "step": 0}}}, "a step must be above 0"),
+        ({"space": {"a": {"low": 1, "high": 2, "step": 0}}}, "step must be greater than 0"),
         ({"space": {"a": {"low": 1, "high": 2, "logg": True}}}, "did you mean log?"),
         ({"space": {"a": {"low": 1, "high": 2, "log": "yes"}}}, "log must be true or false"),
         ({"space": {"a": {"choices": []}}}, "choices must be a list"),
         ({"space": {"a": {"choices": [[1]]}}}, "each choice must be"),
-        ({"space": {"a": {"choices": [1], "low": 1}}}, "stand alone"),
+        ({"space": {"a": {"choices": [1], "low": 1}}}, "without other keys"),
         ({"space": {"a": 3}}, "must be a mapping"),
-        ({"space": {"trainer.max_epochs": {"choices": [1]}}}, "both searched for and fixed"),
-        ({"space": {"seed_everything": {"choices": [1]}}}, "given by seed and final_seeds"),
-        ({"overrides": {"model.network.regularizer": "none"}}, "is fixed for none and for all"),
+        (
+            {"space": {"trainer.max_epochs": {"choices": [1]}}},
+            "also has a fixed value",
+        ),
+        (
+            {"space": {"seed_everything": {"choices": [1]}}},
+            "is set by seed and final_seeds",
+        ),
+        (
+            {"overrides": {"model.network.regularizer": "none"}},
+            "set for the arm none and in overrides",
+        ),
         ({"pruner": "medain"}, "did you mean median?"),
         ({"pruner": {"name": "median", "x": 1}}, "pruner has no key"),
         ({"name": "a/b"}, "must be 1 to 64 letters"),
@@ -130,8 +176,3 @@ def test_what_is_wrong_is_said_in_a_sentence(change, said):
 def test_what_is_no_definition_at_all(content):
     with pytest.raises(UserError):
         Definition.parse(content, "name")
-
-
-def test_options_become_a_command_line():
-    given = {"a": None, "b": True, "c": "x y", "d": 1e-05, "e": [1, 2]}
-    assert as_arguments(given) == ["--a=null", "--b=true", "--c=x y", "--d=1e-05", "--e=[1, 2]"]

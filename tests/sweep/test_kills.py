@@ -20,7 +20,7 @@ TRIALS, FINALS = 18, 2
 def definition(tiny) -> dict:
     return {
         "recipe": tiny,
-        "methods": ["none", "stochastic"],
+        "arms": ["none", "stochastic"],
         "overrides": {"trainer.max_epochs": 40},
         "space": {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
         "trials": TRIALS,
@@ -115,7 +115,7 @@ def test_a_trial_that_workers_die_of_fails_only_when_it_comes_no_further(folder,
     deadly = {"class_path": "own.Deadly", "init_args": {"always": always}}
     recipe["trainer"] |= {"max_epochs": 10, "callbacks": [deadly]}
     (folder / "deadly.yaml").write_text(yaml.safe_dump(recipe))
-    alone = {"methods": ["none"], "overrides": {}, "space": {}, "trials": 0, "final_seeds": 1}
+    alone = {"arms": ["none"], "overrides": {}, "space": {}, "trials": 0, "final_seeds": 1}
     sweep = {**definition(tiny), **alone, "recipe": "deadly.yaml"}
     (folder / "kills.yaml").write_text(yaml.safe_dump(sweep))
     log = folder / "log"
@@ -125,11 +125,11 @@ def test_a_trial_that_workers_die_of_fails_only_when_it_comes_no_further(folder,
     if always:
         assert trial.state == TrialState.FAIL
         # Once in each of the first two epochs, then in the third until given up.
-        assert said.count("its worker died; it will go on") == 2 + 7
+        assert said.count("its worker died; it will be resumed") == 2 + 7
         assert "failed: its worker died 8 times in one epoch" in said
     else:
         assert trial.state == TrialState.COMPLETE
-        assert said.count("its worker died; it will go on") == 10
+        assert said.count("its worker died; it will be resumed") == 10
 
 
 @pytest.mark.slow

@@ -16,10 +16,11 @@ import yaml
 from optuna.trial import TrialState
 
 from bclightning.cli.main import main
+from bclightning.sweep.coordinator import GRACE_SECONDS
 
 WHOLE = {
     "recipe": "",
-    "methods": ["none", "stochastic"],
+    "arms": ["none", "stochastic"],
     "overrides": {"trainer.max_epochs": 2},
     "space": {"model.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}},
     "trials": 2,
@@ -69,7 +70,7 @@ def there(swept, monkeypatch):
 
 def test_a_sweep_is_fair_by_construction(there):
     settings = {}
-    for arm in WHOLE["methods"]:
+    for arm in WHOLE["arms"]:
         tune, final = trials(f"mine-{arm}-tune"), trials(f"mine-{arm}-final")
         assert [t.state for t in tune + final] == [TrialState.COMPLETE] * 4
         settings[arm] = [t.params for t in tune]
@@ -77,44 +78,44 @@ def test_a_sweep_is_fair_by_construction(there):
         for trial in tune:
             tuned = record(f"mine-{arm}-t{trial.number:03}")
             assert (tuned["stage"], tuned["seed"], tuned["test"]) == ("tune", 0, [])
-            assert tuned["validation_error"] == trial.value
+            assert tuned["best_score"] == trial.value
             rate = trial.params["model.learning_rate"]
-            assert tuned["settings"]["model.learning_rate"] == rate
+            assert tuned["hyperparameters"]["model.learning_rate"] == rate
         for seed in (1, 2):
             judged = record(f"mine-{arm}-s{seed}")
-            assert (judged["stage"], judged["seed"], judged["method"]) == ("final", seed, arm)
+            assert (judged["stage"], judged["seed"], judged["regularizer"]) == ("final", seed, arm)
             assert len(judged["test"]) > 0
             rate = best.params["model.learning_rate"]
-            assert judged["settings"]["model.learning_rate"] == rate
+            assert judged["hyperparameters"]["model.learning_rate"] == rate
     # The same sampler seed draws the same first settings for each method.
     assert settings["none"][0] == settings["stochastic"][0]
 
 
 def test_every_trial_is_an_ordinary_run_and_an_ordinary_wandb_run(there, folder, capsys):
-    shutil.copytree(there / "results", folder / "results")
+    shutil.copytree(there / "results", folder / "results", ignore_dangling_symlinks=True)
     os.chdir(folder)
     main(["test", "--run", "mine-none-t000"])
     assert "test error" in capsys.readouterr().out
     (path,) = (RUNS / "mine-none-s1" / "wandb").glob("offline-run-*-mine-none-s1-*")
     wandb = Path(sys.executable).with_name("wandb")
     command = [wandb, "leet", "inspect", "--summary", "--json", path]
-    shown = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert shown["name"] == "mine-none-s1"
-    assert {"method:none", "data:digits", "seed:1", "arm:none"} <= set(shown["tags"])
+    assert {"regularizer:none", "data:digits", "seed:1", "arm:none"} <= set(shown["tags"])
     assert shown["config"]["arm"] == "none"
-    assert shown["config"]["job"]["stage"] == "final"
+    assert shown["config"]["purpose"]["stage"] == "final"
     raw = subprocess.run([wandb, "leet", "inspect", "--json", path], capture_output=True).stdout
     assert b"final" in raw
 
 
-def test_no_token_can_be_read_as_a_number(there):
-    tokens = [record(f"mine-{arm}-t000")["wandb"]["id"][-5:] for arm in WHOLE["methods"]]
-    assert [token[0] for token in tokens] == ["k", "k"]
+def test_no_sweep_id_can_be_read_as_a_number(there):
+    ids = [record(f"mine-{arm}-t000")["wandb"]["id"][-5:] for arm in WHOLE["arms"]]
+    assert [sweep_id[0] for sweep_id in ids] == ["k", "k"]
 
 
 def test_lines_and_table_say_how_it_went(swept):
     said = swept[1]
-    assert said.count(": begins") == 8
+    assert said.count(": starts") == 8
     assert said.count(": finished, validation error") == 8
     assert said.count("test error") == 4
     assert "time left" in said
@@ -126,7 +127,7 @@ def test_again_is_nothing_more_to_do_and_status_says_so(there, capsys):
     before = {path: path.stat().st_mtime_ns for path in RUNS.rglob("run.json")}
     done = sweep()
     assert done.returncode == 0
-    assert ": begins" not in done.stdout
+    assert ": starts" not in done.stdout
     assert {path: path.stat().st_mtime_ns for path in RUNS.rglob("run.json")} == before
     main(["sweep", "mine.yaml", "--status"])
     assert "│ none       │    2/2 │       0 │" in capsys.readouterr().out
@@ -144,7 +145,7 @@ def test_status_imports_no_torch(there):
 @pytest.mark.slow
 def test_the_same_seed_and_one_worker_give_the_same_sequence(there, folder, tiny):
     os.chdir(folder)
-    define(tiny, trials=3, final_seeds=0, methods=["none"])
+    define(tiny, trials=3, final_seeds=0, arms=["none"])
     found = []
     for _ in range(2):
         shutil.rmtree("results", ignore_errors=True)
@@ -155,14 +156,14 @@ def test_the_same_seed_and_one_worker_give_the_same_sequence(there, folder, tiny
 
 @pytest.mark.slow
 def test_a_sweep_may_grow_and_may_not_change(there, folder, tiny, refused):
-    shutil.copytree(there / "results", folder / "results")
+    shutil.copytree(there / "results", folder / "results", ignore_dangling_symlinks=True)
     os.chdir(folder)
     same = {"trainer.max_epochs": 2, "wandb.mode": "offline"}
     for change, said in (
-        ({"overrides": {**same, "trainer.max_epochs": 3}}, "another overrides"),
-        ({"space": {"data.batch_size": {"choices": [20, 50]}}}, "another space"),
-        ({"seed": 1}, "another seed"),
-        ({"trials": 1}, "another trials"),
+        ({"overrides": {**same, "trainer.max_epochs": 3}}, "a different overrides"),
+        ({"space": {"data.batch_size": {"choices": [20, 50]}}}, "a different space"),
+        ({"seed": 1}, "a different seed"),
+        ({"trials": 1}, "a different trials"),
         ({"trials": 3}, "final runs have begun"),
     ):
         define(tiny, **{"overrides": same, **change})
@@ -175,7 +176,7 @@ def test_a_sweep_may_grow_and_may_not_change(there, folder, tiny, refused):
 
 def test_a_trial_that_fails_is_reported_and_does_not_stop_the_rest(folder, tiny):
     rates = {"choices": [1e-3, 1e30]}
-    define(tiny, space={"model.learning_rate": rates}, trials=6, final_seeds=1, methods=["none"])
+    define(tiny, space={"model.learning_rate": rates}, trials=6, final_seeds=1, arms=["none"])
     done = sweep("--jobs", "2")
     states = [t.state for t in trials("mine-none-tune")]
     assert set(states) == {TrialState.COMPLETE, TrialState.FAIL}
@@ -187,14 +188,14 @@ def test_a_trial_that_fails_is_reported_and_does_not_stop_the_rest(folder, tiny)
     # Tried again it would fail again.
     again = sweep()
     assert again.returncode == 1
-    assert ": begins" not in again.stdout
+    assert ": starts" not in again.stdout
 
 
 @pytest.mark.slow
 def test_pruning_stops_what_does_worse(folder, tiny):
     define(
         tiny,
-        methods=["none"],
+        arms=["none"],
         space={"model.learning_rate": {"low": 1e-7, "high": 1e-1, "log": True}},
         overrides={"trainer.max_epochs": 6},
         trials=12,
@@ -213,21 +214,24 @@ def test_pruning_stops_what_does_worse(folder, tiny):
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_goes_on(folder, tiny):
+def test_a_stopped_sweep_is_resumed(folder, tiny):
     define(tiny, trials=3, overrides={"trainer.max_epochs": 40})
     command = [sys.executable, "-m", "bclightning", "sweep", "mine.yaml", "--jobs", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "finished" not in (line := process.stdout.readline()):
         assert line, process.stderr.read()
     process.terminate()
+    stopped = time.monotonic()
     _, err = process.communicate(timeout=60)
+    # Workers end by themselves, and are not waited for until they are killed.
+    assert time.monotonic() - stopped < GRACE_SECONDS
     assert process.returncode == 143
-    assert "the same command goes on" in err
+    assert "stopped; the same command" in err
     found = trials("mine-none-tune") + trials("mine-stochastic-tune")
     assert not [t for t in found if t.state == TrialState.RUNNING]
     done = sweep("--jobs", "2")
     assert done.returncode == 0, done.stderr
-    assert "goes on" in done.stdout
+    assert ": resumes" in done.stdout
     assert all(t.state == TrialState.COMPLETE for t in trials("mine-none-tune"))
 
 
@@ -239,7 +243,7 @@ def test_bad_input_is_one_sentence_before_anything_starts(folder, tiny, refused)
     assert "did you mean mnist.yaml?" in refused("sweep", "mine.yaml")
     define(tiny, overrides={"trainer.max_epocs": 3})
     said = refused("sweep", "mine.yaml")
-    assert "method none" in said
+    assert "arm none" in said
     assert "did you mean --trainer.max_epochs?" in said
     define(tiny, space={"model.learning_rate": {"low": -1.0, "high": 1.0}})
     assert "learning_rate=-1.0" in refused("sweep", "mine.yaml")
@@ -248,10 +252,10 @@ def test_bad_input_is_one_sentence_before_anything_starts(folder, tiny, refused)
     define(tiny)
     for jobs in ("0", "-1", "abc", "1.5"):
         said = refused("sweep", "mine.yaml", "--jobs", jobs)
-        assert f"argument --jobs: {jobs!r} is not a whole number of at least 1" in said
+        assert f"argument --jobs: {jobs!r} is not an integer of at least 1" in said
     define(tiny, overrides={"trainer.devices": 2})
     assert "trainer.devices must be 1; --jobs says how many" in refused("sweep", "mine.yaml")
-    assert "has not begun" in refused("sweep", "mine.yaml", "--status")
+    assert "has not started" in refused("sweep", "mine.yaml", "--status")
     assert not Path("results").exists()
 
 
@@ -297,12 +301,12 @@ def test_a_look_makes_nothing(folder, tiny, refused):
 def test_a_folder_of_runs_that_is_a_file(folder, tiny, refused):
     define(tiny)
     said = refused("sweep", "mine.yaml", "--runs_dir", "mine.yaml")
-    assert "the folder mine.yaml/mine cannot be made: Not a directory" in said
+    assert "the folder mine.yaml/mine cannot be created: Not a directory" in said
 
 
 @pytest.mark.slow
 def test_runs_of_another_sweep_of_that_name_are_not_taken_for_ours(there, folder, tiny):
-    shutil.copytree(there / "results", folder / "results")
+    shutil.copytree(there / "results", folder / "results", ignore_dangling_symlinks=True)
     os.chdir(folder)
     (RUNS / "storage.db").unlink()
     define(tiny, overrides={"trainer.max_epochs": 2, "wandb.mode": "offline"})
@@ -353,6 +357,6 @@ def test_optuna_dashboard_opens_the_storage(there, tmp_path):
     finally:
         server.terminate()
         server.wait()
-    for arm in WHOLE["methods"]:
+    for arm in WHOLE["arms"]:
         assert f"mine-{arm}-tune" in page
         assert f"mine-{arm}-final" in page

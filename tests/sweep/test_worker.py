@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bclightning.errors import DataError, MachineError, UserError
 from bclightning.sweep import worker
-from bclightning.sweep.messages import Failed, Stopped, Task
+from bclightning.sweep.messages import Failed, RunRequest, Stopped
 from bclightning.sweep.worker import gpu_of
 
 
@@ -40,6 +40,6 @@ def test_what_the_machine_is_to_blame_for_fails_no_trial(monkeypatch, tmp_path, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(worker, "fit", fail)
-    task = Task(("--config", "x"), str(tmp_path / "run"), "k0", wait=False)
-    assert type(worker._answer(task, None, worker.LoadedData())) is answer
+    monkeypatch.setattr(worker, "_train", fail)
+    request = RunRequest({}, {}, str(tmp_path / "run"), "k0", "val/error", wait=False)
+    assert type(worker._answer(request, None, worker.SharedData())) is answer
