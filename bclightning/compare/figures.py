@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,70 +18,154 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from PIL import Image
 
-from bclightning.compare.comparison import Comparison
+from bclightning.compare.arms import Comparison
+from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
 from bclightning.runs.folder import RunFolder
+from bclightning.runs.metrics_csv import EPOCH, MetricsTable
 from bclightning.storage import replacing
+from bclightning.vocabulary import TRAIN_LOSS
 
 # The name of the text in a figure's file that says which data it was drawn from.
 SOURCE = "Source"
 
 # Told apart in print and by those who see few colours (Okabe and Ito's palette).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+# One more than colours, so that an eighth arm has a marker of its own in the first one's colour.
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")
+
+# Names that the mean loss of an epoch's training batches is logged under: ours, and Lightning's.
+TRAINING_COSTS = (TRAIN_LOSS, "train_loss")
+
+# Markers on a curve, at most about as many.
+MARKS = 8
 
 Folders = dict[str, RunFolder]
 """Folders of runs by their id."""
 
 
+@dataclass(frozen=True)
+class ArmStyle:
+    """How an arm is drawn in all figures of a page.
+
+    Attributes:
+        colour: Colour of its lines and areas.
+        marker: Marker of its points.
+    """
+
+    colour: str
+    marker: str
+
+
+def arm_styles(comparison: Comparison, others: Iterable[str] = ()) -> dict[str, ArmStyle]:
+    """The style of each arm, the same in every figure of a page.
+
+    Args:
+        comparison: Its arms have the first styles, in their order.
+        others: Names of more arms, such as a sweep's, some of which may have no finished run.
+
+    Returns:
+        Styles by label, and by name; an arm that is there in several settings has a style for each
+        label, and under its name that of the first.
+    """
+    styles: dict[str, ArmStyle] = {}
+    for arm in comparison.arms:
+        styles[arm.label] = _style(len(styles))
+    for arm in comparison.arms:
+        styles.setdefault(arm.name, styles[arm.label])
+    place = len(comparison.arms)
+    for name in others:
+        if name not in styles:
+            styles[name] = _style(place)
+            place += 1
+    return styles
+
+
+def _style(place: int) -> ArmStyle:
+    return ArmStyle(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+
+
 def curves(comparison: Comparison, folders: Folders) -> Figure:
-    """Training cost (dotted) and validation error (solid) by epoch, a method a colour (figure 3).
+    """Training cost (dotted) and monitored metric (solid) by epoch, an arm a colour (figure 3).
 
     Lines are means over seeds, bands their least and greatest.
     """
-    figure, errors = _figure(7.0, 4.2)
-    costs = errors.twinx()
-    means: list[list[float]] = []
-    for row, colour in zip(comparison.rows, _colours(comparison), strict=True):
-        tables = [_metrics(folders[run.run_id]) for run in row.runs]
-        for axes, key, style in ((errors, "val/error", "-"), (costs, "train/loss", ":")):
-            series = _by_epoch(tables, key)
-            if not series:
-                continue
-            epochs = [epoch + 1 for epoch in series]
-            values = list(series.values())
-            if style == ":":
-                means.append([float(np.mean(v)) for v in values])
-            label = f"{row.label} (n = {len(row.runs)})" if style == "-" else None
-            axes.plot(epochs, [np.mean(v) for v in values], style, color=colour, label=label)
-            if style == "-" and len(tables) > 1:
-                low, high = [min(v) for v in values], [max(v) for v in values]
-                axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+    figure, axes = _figure(7.0, 4.2)
+    styles = arm_styles(comparison)
+    costs: dict[str, dict[int, list[float]]] = {}
+    every: list[float] = []
+    for arm in comparison.arms:
+        tables = [_metrics(folders[run.run_id]) for run in arm.runs]
+        if cost := _training_cost(tables):
+            costs[arm.label] = cost
+        series = _by_epoch(tables, comparison.monitor.name)
+        if not series:
+            continue
+        epochs, values = [epoch + 1 for epoch in series], list(series.values())
+        every += itertools.chain.from_iterable(values)
+        style = styles[arm.label]
+        axes.plot(
+            epochs,
+            [np.mean(v) for v in values],
+            color=style.colour,
+            marker=style.marker,
+            markevery=max(1, len(epochs) // MARKS),
+            ms=4,
+            label=f"{arm.label} (n = {len(arm.runs)})",
+        )
+        if len(tables) > 1:
+            low, high = [min(v) for v in values], [max(v) for v in values]
+            axes.fill_between(epochs, low, high, color=style.colour, alpha=0.15, linewidth=0)
     # The first epochs are far off and would flatten the rest.
-    errors.set_yscale("log")
-    label_logarithmic(errors.yaxis)
-    errors.set(xlabel="epoch", ylabel="validation error, % (solid)")
-    costs.set(ylabel="training cost (dotted)")
-    later = [mean for some in means for mean in some[1:]]
-    if later:
-        top = min(costs.get_ylim()[1], 3 * max(later))
-        costs.set_ylim(-0.05 * top, top)
-    legend(figure, len(comparison.rows))
+    scale_values(axes, comparison.monitor, every)
+    axes.set(xlabel="epoch", ylabel=f"{comparison.monitor.axis_label} (solid)")
+    if costs:
+        _draw_costs(axes.twinx(), costs, styles)
+    else:
+        axes.spines.right.set_visible(False)
+    legend(figure, len(comparison.arms))
     return figure
 
 
+def _draw_costs(
+    axes: Axes, costs: dict[str, dict[int, list[float]]], styles: dict[str, ArmStyle]
+) -> None:
+    later: list[float] = []
+    for label, series in costs.items():
+        means = [float(np.mean(values)) for values in series.values()]
+        axes.plot([epoch + 1 for epoch in series], means, ":", color=styles[label].colour)
+        later += means[1:]
+    axes.set(ylabel="training cost (dotted)")
+    if later:
+        top = min(axes.get_ylim()[1], 3 * max(later))
+        axes.set_ylim(-0.05 * top, top)
+
+
+def _curves_caption(comparison: Comparison, folders: Folders) -> str:
+    metric = comparison.monitor.words
+    tables = [_metrics(folders[run.run_id]) for run in comparison.runs]
+    if _training_cost(tables):
+        return (
+            f"Training cost (dotted, the first epochs cut off) and {metric} (solid, the range over "
+            "seeds shaded), means over seeds (figure 3 of the paper)."
+        )
+    return f"By epoch: {metric}, means over seeds, the range over seeds shaded."
+
+
 def histograms(comparison: Comparison, folders: Folders) -> Figure:
-    """The first layer's latent weights at the best epoch, a method a panel (figure 2)."""
-    rows = [row for row in comparison.rows if folders[row.runs[0].run_id].first_layer.exists()]
-    figure, places = panels(len(rows), 2.6, 2.4)
+    """The first layer's latent weights at the best epoch, an arm a panel (figure 2)."""
+    arms = [arm for arm in comparison.arms if folders[arm.runs[0].run_id].first_layer.exists()]
+    styles = arm_styles(comparison)
+    figure, places = panels(len(arms), 2.6, 2.4)
     edges: list[float] = []
-    for axes, row in zip(places, rows, strict=True):
-        run = row.runs[0]
+    for axes, arm in zip(places, arms, strict=True):
+        run = arm.runs[0]
         content = json.loads(folders[run.run_id].first_layer.read_text(encoding="utf-8"))
         edges += content["edges"]
         # Bins are of a width of their own in each panel, so that shares could not be compared.
         density = np.array(content["counts"]) / content["weights"] / np.diff(content["edges"])
-        axes.stairs(density, content["edges"], fill=True, color=COLOURS[0])
-        axes.set_title(f"{row.label}, seed {run.seed}", fontsize=9)
+        axes.stairs(density, content["edges"], fill=True, color=styles[arm.label].colour)
+        axes.set_title(f"{arm.label}, seed {run.seed}", fontsize=9)
         axes.set_xlabel(f"{_percent(content['at_bounds'])} at ±1 or beyond", fontsize=8)
         axes.tick_params(labelsize=7)
     for axes in places:
@@ -93,67 +179,93 @@ def _percent(share: float) -> str:
 
 
 def features(comparison: Comparison, folders: Folders) -> Figure:
-    """The first layer's features at the best epoch, a method a panel (figure 1)."""
-    rows = [row for row in comparison.rows if folders[row.runs[0].run_id].features.exists()]
-    figure, places = panels(len(rows), 3.2, 3.4)
-    for axes, row in zip(places, rows, strict=True):
-        run = row.runs[0]
+    """The first layer's features at the best epoch, an arm a panel (figure 1)."""
+    arms = [arm for arm in comparison.arms if folders[arm.runs[0].run_id].features.exists()]
+    figure, places = panels(len(arms), 3.2, 3.4)
+    for axes, arm in zip(places, arms, strict=True):
+        run = arm.runs[0]
         with Image.open(folders[run.run_id].features) as image:
             axes.imshow(np.asarray(image), interpolation="nearest")
-        axes.set_title(f"{row.label}, seed {run.seed}", fontsize=9)
+        axes.set_title(f"{arm.label}, seed {run.seed}", fontsize=9)
         axes.axis("off")
     return figure
 
 
-Draw = Callable[[Comparison, Folders], Figure]
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of a page.
 
-# File, what it shows, how it is drawn, and which of a run's files it is drawn from.
-FIGURES: tuple[tuple[str, str, Draw, str], ...] = (
-    (
-        "curves.png",
-        "Training cost (dotted, the first epochs cut off) and validation error (solid, the range "
-        "over seeds shaded), means over seeds (figure 3 of the paper).",
-        curves,
-        "metrics.csv",
+    Attributes:
+        file: Name of its file.
+        draw: How it is drawn.
+        caption: What it shows, in a sentence.
+        source: Name of the file in a run's folder that it is drawn from.
+        every_run: Whether it shows all runs of an arm, or the first one only.
+    """
+
+    file: str
+    draw: Callable[[Comparison, Folders], Figure]
+    caption: Callable[[Comparison, Folders], str]
+    source: str
+    every_run: bool = False
+
+
+FIGURES = (
+    PageFigure(
+        file="curves.png",
+        draw=curves,
+        caption=_curves_caption,
+        source="metrics.csv",
+        every_run=True,
     ),
-    (
-        "weights.png",
-        "Latent weights of the first layer at the best epoch (figure 2 of the paper).",
-        histograms,
-        "first_layer.json",
+    PageFigure(
+        file="weights.png",
+        draw=histograms,
+        caption=lambda *_: (
+            "Latent weights of the first layer at the best epoch (figure 2 of the paper)."
+        ),
+        source="first_layer.json",
     ),
-    (
-        "features.png",
-        "Features of the first layer at the best epoch (figure 1 of the paper).",
-        features,
-        "first_layer.png",
+    PageFigure(
+        file="features.png",
+        draw=features,
+        caption=lambda *_: "Features of the first layer at the best epoch (figure 1 of the paper).",
+        source="first_layer.png",
     ),
 )
 
 
-def sources(name: str, comparison: Comparison, folders: Folders) -> list[Path]:
+def source_files(figure: PageFigure, comparison: Comparison, folders: Folders) -> list[Path]:
     """The files that a figure is drawn from, of those that are there."""
-    (file,) = [file for figure, _, _, file in FIGURES if figure == name]
-    first_only = file != "metrics.csv"
-    runs = [run for row in comparison.rows for run in row.runs[: 1 if first_only else None]]
-    paths = [folders[run.run_id].path / file for run in runs]
+    shown = None if figure.every_run else 1
+    runs = [run for arm in comparison.arms for run in arm.runs[:shown]]
+    paths = [folders[run.run_id].path / figure.source for run in runs]
     return [path for path in paths if path.is_file()]
 
 
-def digest(name: str, comparison: Comparison, folders: Folders) -> str:
-    """A checksum of all that a figure is drawn from: which runs, in which rows, and their data."""
-    total = hashlib.sha256()
-    for row in comparison.rows:
-        total.update(f"{row.label}: {[run.run_id for run in row.runs]}\n".encode())
-    for path in sources(name, comparison, folders):
+def figure_digest(figure: PageFigure, comparison: Comparison, folders: Folders) -> str:
+    """A checksum of all that a figure is drawn from: which runs, in which arms, and their data."""
+    total = hashlib.sha256(metric_salt(comparison.monitor))
+    for arm in comparison.arms:
+        total.update(f"{arm.label}: {[run.run_id for run in arm.runs]}\n".encode())
+    for path in source_files(figure, comparison, folders):
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 
-def draw(path: Path, comparison: Comparison, folders: Folders) -> None:
-    """Draw a figure of `FIGURES` into a file that says which data it was drawn from."""
-    (make,) = [make for name, _, make, _ in FIGURES if name == path.name]
-    save(path, lambda: make(comparison, folders), digest(path.name, comparison, folders))
+def metric_salt(monitor: Metric) -> bytes:
+    """What the monitored metric adds to a checksum; nothing for the validation error.
+
+    Checksums of figures that were drawn when no other metric could be monitored stay what they
+    were.
+    """
+    return b"" if monitor.is_error else f"{monitor.heading}\n".encode()
+
+
+def draw_figure(figure: PageFigure, folder: Path, comparison: Comparison, folders: Folders) -> None:
+    """Draw a figure into its file in a page's folder."""
+    digest = figure_digest(figure, comparison, folders)
+    save(folder / figure.file, lambda: figure.draw(comparison, folders), digest)
 
 
 def save(path: Path, make: Callable[[], Figure], source: str) -> None:
@@ -217,19 +329,37 @@ def legend(figure: Figure, entries: int) -> None:
     figure.legend(loc="outside lower center", ncols=min(entries, 4), frameon=False, fontsize=9)
 
 
-def _colours(comparison: Comparison) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(comparison.rows))]
+def scale_values(axes: Axes, metric: Metric, values: Sequence[float]) -> None:
+    """Scale the axis of a metric's values: logarithmic where less is better, else linear.
+
+    Args:
+        axes: Axes that the values were drawn on.
+        metric: The metric.
+        values: The values; with one of 0 or less there is no logarithm.
+    """
+    if metric.is_error or (metric.mode == "min" and values and min(values) > 0):
+        axes.set_yscale("log")
+        label_logarithmic(axes.yaxis)
 
 
-def _metrics(folder: RunFolder) -> list[dict[str, str]]:
-    with folder.metrics.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _metrics(folder: RunFolder) -> list[dict[str, float]]:
+    try:
+        rows = MetricsTable(folder.metrics).rows
+    except (TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{folder.metrics} is not a table of metrics") from error
+    if not all(EPOCH in row for row in rows):
+        raise UserError(f"{folder.metrics} is not a table of metrics: it has rows without an epoch")
+    return rows
 
 
-def _by_epoch(tables: list[list[dict[str, str]]], key: str) -> dict[int, list[float]]:
+def _training_cost(tables: list[list[dict[str, float]]]) -> dict[int, list[float]]:
+    return next((series for key in TRAINING_COSTS if (series := _by_epoch(tables, key))), {})
+
+
+def _by_epoch(tables: list[list[dict[str, float]]], key: str) -> dict[int, list[float]]:
     series: dict[int, list[float]] = {}
     for table in tables:
-        for line in table:
-            if line.get(key):
-                series.setdefault(int(line["epoch"]), []).append(float(line[key]))
+        for row in table:
+            if key in row:
+                series.setdefault(int(row[EPOCH]), []).append(row[key])
     return dict(sorted(series.items()))

@@ -4,10 +4,56 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bclightning.compare.dataframe import data_frame
 from bclightning.errors import UserError
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
+
+# Columns of a data frame of runs before those of their hyperparameters.
+COLUMNS = (
+    "run_id",
+    "experiment",
+    "arm",
+    "regularizer",
+    "data",
+    "seed",
+    "status",
+    "stage",
+    "monitor",
+    "best_epoch",
+    "best_score",
+    "test_metric",
+    "test_value",
+    "train_seconds",
+)
+
+
+class RunList(list[RunRecord]):
+    """Records of runs.
+
+    Example:
+        >>> runs = RunList([RunRecord("a", "e", "none", "digits", seed) for seed in range(3)])
+        >>> [run.seed for run in runs if run.regularizer == "none"]
+        [0, 1, 2]
+    """
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row a run, and a column for each hyperparameter.
+
+        Epochs are counted from 0, as in ``metrics.csv``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return data_frame([_row(run) for run in self], COLUMNS)
+
+
+def _row(run: RunRecord) -> dict[str, Any]:
+    values = {**vars(run), "arm": run.arm_name, "test_value": run.test_value}
+    # The keys of hyperparameters have dots, and those of columns none.
+    return {**{column: values[column] for column in COLUMNS}, **run.hyperparameters}
 
 
 @dataclass(frozen=True)
@@ -23,20 +69,48 @@ class FoundRun:
     folder: RunFolder | None
 
 
-def gather(words: Sequence[str], runs_dir: str = "results/runs") -> list[FoundRun]:
-    """Read the records that words mean.
+def load_runs(
+    path: str | os.PathLike[str],
+    *paths: str | os.PathLike[str],
+    runs_dir: str | os.PathLike[str] = "results/runs",
+) -> RunList:
+    """Read the records of runs.
 
     Args:
-        words: Each the folder or the id of a run, a folder of runs (as a sweep's), or a sweep's
-            definition. A run that is meant twice is found once.
+        path: The folder or the id of a run, a folder of runs (as a sweep's or a promoted page's),
+            or a sweep's definition.
+        *paths: More of them; a run that is named twice is read once.
         runs_dir: Folder of all runs, for ids and definitions.
 
     Raises:
-        UserError: A word means nothing, or a record is damaged; the sentence names it.
+        UserError: A path names no run, or a record is damaged; the sentence names it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "a").mkdir()
+        >>> RunRecord("a", "e", "none", "digits", seed=1).write(folder / "a" / "run.json")
+        >>> [run.run_id for run in load_runs(folder)]
+        ['a']
+    """
+    named = [os.fspath(name) for name in (path, *paths)]
+    return RunList(run.record for run in gather(named, os.fspath(runs_dir)))
+
+
+def gather(names: Sequence[str], runs_dir: str = "results/runs") -> list[FoundRun]:
+    """Find runs and read their records.
+
+    Args:
+        names: Each the folder or the id of a run, a folder of runs (as a sweep's), or a sweep's
+            definition. A run that is named twice is found once.
+        runs_dir: Folder of all runs, for ids and definitions.
+
+    Raises:
+        UserError: A name is of no run, or a record is damaged; the sentence names it.
     """
     found: dict[Path, FoundRun] = {}
-    for word in words:
-        for path in _folders(word, runs_dir):
+    for name in names:
+        for path in _folders(name, runs_dir):
             key = path.resolve()
             if key not in found:
                 folder = RunFolder(path)
@@ -44,14 +118,14 @@ def gather(words: Sequence[str], runs_dir: str = "results/runs") -> list[FoundRu
     return list(found.values())
 
 
-def _folders(word: str, runs_dir: str) -> list[Path]:
-    path = Path(word)
+def _folders(name: str, runs_dir: str) -> list[Path]:
+    path = Path(name)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         from bclightning.sweep.definition import Definition
 
         path = Path(runs_dir) / Definition.read(path).name
         if not path.is_dir():
-            raise UserError(f"the sweep {word} has no runs yet: there is no {path}")
+            raise UserError(f"the sweep {name} has no runs yet: there is no {path}")
     if (path / "run.json").is_file():
         return [path]
     if path.is_dir():
@@ -59,7 +133,7 @@ def _folders(word: str, runs_dir: str) -> list[Path]:
         if not inside:
             raise UserError(f"there are no runs in {path}")
         return inside
-    return [RunFolder.find(word, runs_dir).path]
+    return [RunFolder.find(name, runs_dir).path]
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -4,30 +4,38 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bclightning.compare import trials as search
-from bclightning.compare.comparison import Comparison, compare, short
+from bclightning.compare.arms import Comparison
+from bclightning.compare.comparison import compare, setting_text
 from bclightning.compare.figures import (
     FIGURES,
     Folders,
-    digest,
-    draw,
+    draw_figure,
     drawn_from,
+    figure_digest,
     save,
-    sources,
+    source_files,
 )
 from bclightning.compare.loading import FoundRun, gather
-from bclightning.compare.protocol import protocol
 from bclightning.compare.render import (
-    HEADINGS,
     PAPER_HEADINGS,
     PAPER_IN_WORDS,
-    TEST_IN_WORDS,
-    cells,
+    arm_cells,
+    arm_headings,
+    evaluation_markdown,
     markdown_table,
-    method_table,
     pair_cells,
     pair_headings,
+    pairs_in_words,
     paper_cells,
+)
+from bclightning.compare.sweep_protocol import sweep_protocol
+from bclightning.compare.trials import (
+    SEARCH_FIGURE,
+    draw_trials,
+    read_trials,
+    trials_digest,
+    trials_section,
+    write_trials,
 )
 from bclightning.errors import UserError
 from bclightning.formatting import duration
@@ -40,7 +48,7 @@ SWEEP = "sweep.yaml"
 # What people found, in their own words; all else on a page comes from its records.
 NOTES = "NOTES.md"
 
-# What is kept of each run; the first layer's files only of the run of each row that is shown.
+# What is kept of each run; the first layer's files only of the run of each arm that is shown.
 KEPT = ("run.json", "metrics.csv", "config.yaml")
 
 
@@ -56,12 +64,15 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
         The page.
 
     Raises:
-        UserError: The runs are of several data sets, their folders are not on this machine, or
-            `folder` is one of runs and not of a page.
+        UserError: The runs are of several data sets or monitored metrics, their folders are not on
+            this machine, or `folder` is one of runs and not of a page.
     """
     if len(comparisons) > 1:
-        data = ", ".join(comparison.data for comparison in comparisons)
-        raise UserError(f"a page is of one data set, and these runs are of {data}")
+        titles = "; ".join(comparison.title for comparison in comparisons)
+        raise UserError(
+            "a page is of one data set and one monitored metric, and these runs are of "
+            f"several: {titles}"
+        )
     (comparison,) = comparisons
     folders = {run.record.run_id: run.folder for run in found if run.folder is not None}
     # Of runs that did not finish the record is kept, or a page of those that did would hide them.
@@ -80,7 +91,7 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
             f"as results/{comparison.data}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    shown = {row.runs[0].run_id for row in comparison.rows}
+    shown = {arm.runs[0].run_id for arm in comparison.arms}
     for run in comparison.runs:
         source = folders[run.run_id]
         first_layer = (source.first_layer.name, source.features.name)
@@ -92,18 +103,20 @@ def write_page(folder: Path, found: Sequence[FoundRun], comparisons: Sequence[Co
     _keep_definition(folder, [folders[run.run_id] for run in comparison.runs])
     definition = _definition(folder)
     if definition:
-        search.keep(folder, [run.record for run in found], definition)
-    # From what was copied, as everybody who checks the page will.
+        write_trials(folder, [run.record for run in found], definition)
+    # From what was copied, as `check_page` reads it.
     comparison, folders = _read(folder)
-    for name, _, _, _ in FIGURES:
-        if sources(name, comparison, folders):
-            draw(folder / name, comparison, folders)
+    for figure in FIGURES:
+        if source_files(figure, comparison, folders):
+            draw_figure(figure, folder, comparison, folders)
         else:
-            (folder / name).unlink(missing_ok=True)
-    if definition and search.read(folder):
-        rows = [row.label for row in comparison.rows]
-        picture = folder / search.FIGURE
-        save(picture, lambda: search.figure(folder, definition, rows), search.digest(folder))
+            (folder / figure.file).unlink(missing_ok=True)
+    if definition and read_trials(folder):
+        save(
+            folder / SEARCH_FIGURE,
+            lambda: draw_trials(folder, definition, comparison),
+            trials_digest(folder, comparison.monitor),
+        )
     write_text(folder / PAGE, _text(folder, comparison, folders))
     return folder / PAGE
 
@@ -130,13 +143,14 @@ def check_page(folder: Path) -> None:
             )
     if len(made) != len(there):
         raise UserError(f"{page} has {len(there)} lines, and its records make {len(made)}")
-    for name, _, _, _ in FIGURES:
-        if sources(name, comparison, kept):
-            _check_figure(folder / name, digest(name, comparison, kept))
-        elif (folder / name).exists():
-            raise UserError(f"{folder / name} has no data among the records")
-    if search.read(folder):
-        _check_figure(folder / search.FIGURE, search.digest(folder))
+    for figure in FIGURES:
+        path = folder / figure.file
+        if source_files(figure, comparison, kept):
+            _check_figure(path, figure_digest(figure, comparison, kept))
+        elif path.exists():
+            raise UserError(f"{path} has no data among the records")
+    if read_trials(folder):
+        _check_figure(folder / SEARCH_FIGURE, trials_digest(folder, comparison.monitor))
 
 
 def _check_figure(path: Path, source: str) -> None:
@@ -180,7 +194,7 @@ def _read(folder: Path) -> tuple[Comparison, Folders]:
     found = gather([str(folder)])
     comparisons = compare([run.record for run in found])
     if len(comparisons) > 1:
-        raise UserError(f"{folder} holds runs of several data sets")
+        raise UserError(f"{folder} holds runs of several data sets or monitored metrics")
     folders = {run.record.run_id: run.folder for run in found if run.folder is not None}
     return comparisons[0], folders
 
@@ -192,41 +206,56 @@ def _text(folder: Path, comparison: Comparison, kept: Folders) -> str:
         *([definition.description] if definition and definition.description else []),
         "Made by `bcl compare --write` from the records in this folder; `bcl compare --check` "
         "makes it again and compares.",
-        markdown_table(HEADINGS, [cells(row) for row in comparison.rows]),
-        "Errors in percent, mean ± standard deviation over *n* seeds, at the epoch with the lowest "
-        "validation error; the interval is that of the mean, by Student's t. The best epoch is a "
-        "mean and the time a median.",
+        markdown_table(arm_headings(comparison), arm_cells(comparison)),
+        _table_in_words(comparison),
     ]
     if (folder / NOTES).is_file():
         parts += ["## Notes", (folder / NOTES).read_text(encoding="utf-8").strip()]
     if comparison.beside_paper:
         table = markdown_table(PAPER_HEADINGS, paper_cells(comparison))
         parts += ["## Beside the paper", table, PAPER_IN_WORDS]
-    by_method = method_table(comparison)
-    if by_method:
-        parts += [
-            "## Test-time methods",
-            by_method,
-            "The paper's methods (section 2.6): 1, the binary weights; 2, the real ones; 3, an "
-            "ensemble of networks that the stochastic rule draws. Batch-norm (BN) statistics as "
-            "training's running averages left them, or re-estimated on the training images with "
-            "the weights that are used.",
-        ]
+    parts += _evaluation(comparison)
     if comparison.pairs:
         pairs = markdown_table(pair_headings(comparison), pair_cells(comparison))
-        parts += ["## Pairs", pairs, TEST_IN_WORDS]
+        parts += ["## Pairs", pairs, pairs_in_words(comparison)]
     parts += comparison.notes
     if definition:
-        parts += ["## Protocol", "\n".join(f"- {step}" for step in protocol(definition))]
-        parts += search.section(folder)
+        steps = sweep_protocol(definition, comparison.monitor)
+        parts += ["## Protocol", "\n".join(f"- {step}" for step in steps)]
+        parts += trials_section(folder, comparison.monitor)
     parts += _settings(comparison)
     parts.append("## Figures")
-    for name, caption, _, _ in FIGURES:
-        if sources(name, comparison, kept):
-            parts.append(f"![{caption}]({name})\n\n*{caption}*")
+    for figure in FIGURES:
+        if source_files(figure, comparison, kept):
+            caption = figure.caption(comparison, kept)
+            parts.append(f"![{caption}]({figure.file})\n\n*{caption}*")
     parts += _provenance(comparison)
     parts += _again(folder, comparison)
     return "\n\n".join(parts) + "\n"
+
+
+def _table_in_words(comparison: Comparison) -> str:
+    errors = comparison.monitor.is_error or comparison.test_metric.is_error
+    return (
+        f"{'Errors in percent, mean' if errors else 'Mean'} ± standard deviation over *n* seeds, "
+        f"at the epoch with the {comparison.monitor.best}; the interval is that of the mean, by "
+        "Student's t. The best epoch is a mean and the time a median."
+    )
+
+
+def _evaluation(comparison: Comparison) -> list[str]:
+    table = evaluation_markdown(comparison)
+    if not table:
+        return []
+    values = "Test errors" if comparison.test_metric.is_error else comparison.test_metric.name
+    return [
+        "## Evaluation weights",
+        table,
+        f"{values} by the evaluation weights of the paper's section 2.6: binary (its method 1), "
+        "real (method 2), or an ensemble of networks that the stochastic rule draws (method 3). "
+        "Batch-norm (BN) statistics as training's running averages left them, or re-estimated on "
+        "the training images with the weights that are used.",
+    ]
 
 
 def _settings(comparison: Comparison) -> list[str]:
@@ -234,10 +263,10 @@ def _settings(comparison: Comparison) -> list[str]:
     if not keys:
         return []
     rows = [
-        [label, *(short(settings[key]) for key in keys)]
+        [label, *(setting_text(settings[key]) for key in keys)]
         for label, settings in comparison.varied.items()
     ]
-    table = markdown_table(["method", *(f"`{key}`" for key in keys)], rows)
+    table = markdown_table(["arm", *(f"`{key}`" for key in keys)], rows)
     return ["## Settings that differ", table]
 
 

@@ -2,7 +2,7 @@
 
 from bclightning.compare.statistics import Sample
 
-# Test error in percent, by data set and row. MNIST: mean and standard deviation of six runs.
+# Test error in percent, by data set and arm. MNIST: mean and standard deviation of six runs.
 TEST_ERRORS = {
     ("mnist", "none"): Sample(6, 1.30, 0.04),
     ("mnist", "deterministic"): Sample(6, 1.29, 0.08),
@@ -23,11 +23,11 @@ TEST_ERRORS = {
 }
 
 
-def paper_error(data: str, row: str) -> Sample | None:
-    """The paper's test error for a row, ``None`` where it gives none.
+def paper_error(data: str, arm: str) -> Sample | None:
+    """The paper's test error for an arm, ``None`` where it gives none.
 
     Example:
         >>> print(paper_error("mnist", "stochastic"), paper_error("digits", "stochastic"))
         1.18 ± 0.04 None
     """
-    return TEST_ERRORS.get((data, row))
+    return TEST_ERRORS.get((data, arm))

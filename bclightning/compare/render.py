@@ -1,24 +1,19 @@
-"""A comparison as a table, as Markdown, CSV or JSON."""
+"""A comparison as tables for a terminal, as Markdown, plain text, CSV or JSON; nothing prints."""
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from bclightning.compare.comparison import Comparison, Row
+from bclightning.compare.arms import Arm, Comparison
 from bclightning.compare.statistics import Sample
 from bclightning.formatting import duration, megabytes
-from bclightning.vocabulary import PAPER_METHODS
-
-TEST_IN_WORDS = (
-    "p: Welch's t-test, two-sided, which assumes independent runs with about normally distributed "
-    "errors and not equal spread; corrected for the number of pairs by Holm's method."
-)
+from bclightning.vocabulary import BATCH_NORM_STATISTICS, PAPER_METHODS
 
 PAPER_IN_WORDS = (
     "Our test errors less the paper's, in percentage points and in standard errors of that "
@@ -26,74 +21,8 @@ PAPER_IN_WORDS = (
     "ours is."
 )
 
-HEADINGS = (
-    "method",
-    "n",
-    "validation error %",
-    "test error %",
-    "95 % interval",
-    "test-time weights",
-    "1-bit test error %",
-    "best epoch",
-    "time",
-    "1-bit size",
-    "paper %",
-)
-
-# Columns of the terminal that all headings need, and the groups that fit into half of it.
-WIDE = 150
-NARROW = ((0, 1, 2, 3, 4, 10), (0, 5, 6, 7, 8, 9))
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    """The row of a table, in the order of `HEADINGS`."""
-    first = row.runs[0]
-    shown = row.test or row.validation
-    return (
-        row.label,
-        str(len(row.runs)),
-        str(row.validation),
-        _text(row.test),
-        # Where nothing was tested, the interval is of the validation error and says so.
-        shown.interval if row.test else f"{shown.interval} (validation)",
-        row.chosen,
-        _text(row.one_bit),
-        f"{row.best_epoch.mean:.0f} of {first.epochs}",
-        duration(row.seconds),
-        megabytes(first.packed_bytes) if first.binary_weights else "-",
-        _text(row.paper),
-    )
-
-
-def _text(sample: Sample | None) -> str:
-    return "-" if sample is None else str(sample)
-
-
-def method_table(comparison: Comparison) -> str:
-    """Test errors by test-time weights and batch-norm statistics, in Markdown; may be empty."""
-    kinds = [(weights, bn) for weights in PAPER_METHODS for bn in ("as trained", "re-estimated")]
-    found = {
-        row.label: [row.test_with(weights, statistics) for weights, statistics in kinds]
-        for row in comparison.rows
-    }
-    shown = [
-        place for place in range(len(kinds)) if any(samples[place] for samples in found.values())
-    ]
-    if not shown:
-        return ""
-    headings = [f"{PAPER_METHODS[weights]} {weights}, BN {bn}" for weights, bn in kinds]
-    rows = [
-        [label, *(_cell(samples[place]) for place in shown)] for label, samples in found.items()
-    ]
-    return markdown_table(["method", *(headings[place] for place in shown)], rows)
-
-
-def _cell(sample: Sample | None) -> str:
-    return "-" if sample is None else f"{sample} (n = {sample.n})"
-
-
 PAPER_HEADINGS = (
-    "method",
+    "arm",
     "ours",
     "paper",
     "difference",
@@ -102,16 +31,86 @@ PAPER_HEADINGS = (
     "p corrected",
 )
 
+# Columns of the terminal that all headings need, and the groups that fit into half of it.
+WIDE = 150
+NARROW = ((0, 1, 2, 3, 4, 10), (0, 5, 6, 7, 8, 9))
+
+_LABELS = ("arm", "against")
+
+
+def arm_headings(comparison: Comparison) -> tuple[str, ...]:
+    """Headings of the table with a row an arm."""
+    return (
+        "arm",
+        "n",
+        comparison.monitor.heading,
+        comparison.test_metric.heading,
+        "95 % interval",
+        "evaluation weights",
+        f"1-bit {comparison.test_metric.heading}",
+        "best epoch",
+        "time",
+        "1-bit size",
+        "paper %",
+    )
+
+
+def arm_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A row for each arm, in the order of `arm_headings`."""
+    return [_arm_row(comparison, arm) for arm in comparison.arms]
+
+
+def _arm_row(comparison: Comparison, arm: Arm) -> tuple[str, ...]:
+    monitor, test = comparison.monitor, comparison.test_metric
+    first = arm.runs[0]
+    return (
+        arm.label,
+        str(len(arm.runs)),
+        monitor.show(arm.best_score),
+        test.show(arm.test),
+        # Where nothing was tested, the interval is of the monitored metric and says so.
+        test.interval(arm.test) if arm.test else f"{monitor.interval(arm.best_score)} (validation)",
+        arm.evaluation,
+        test.show(arm.one_bit),
+        f"{arm.best_epoch.mean:.0f} of {first.epochs}",
+        duration(arm.seconds),
+        megabytes(first.packed_bytes) if first.binary_weights else "-",
+        "-" if arm.paper is None else str(arm.paper),
+    )
+
+
+def evaluation_markdown(comparison: Comparison) -> str:
+    """Test results by evaluation weights and batch-norm statistics, in Markdown; may be empty."""
+    columns = {
+        f"{weights}, BN {batch_norm}": [
+            arm.test_with(weights, batch_norm) for arm in comparison.arms
+        ]
+        for weights in PAPER_METHODS
+        for batch_norm in BATCH_NORM_STATISTICS
+    }
+    measured = {heading: samples for heading, samples in columns.items() if any(samples)}
+    if not measured:
+        return ""
+
+    def cell(sample: Sample | None) -> str:
+        return "-" if sample is None else f"{comparison.test_metric.show(sample)} (n = {sample.n})"
+
+    rows = [
+        [arm.label, *(cell(samples[place]) for samples in measured.values())]
+        for place, arm in enumerate(comparison.arms)
+    ]
+    return markdown_table(["arm", *measured], rows)
+
 
 def paper_cells(comparison: Comparison) -> list[tuple[str, ...]]:
-    """How far rows lie from the paper's figures, in the order of `PAPER_HEADINGS`; may be empty."""
-    rows = {row.label: row for row in comparison.rows}
+    """How far arms lie from the paper's figures, in the order of `PAPER_HEADINGS`; may be empty."""
+    arms = {arm.label: arm for arm in comparison.arms}
     return [
         (
             pair.second,
-            _text(rows[pair.second].test),
-            _text(rows[pair.second].paper),
-            f"{pair.difference:+.2f}",
+            str(arms[pair.second].test),
+            str(arms[pair.second].paper),
+            comparison.test_metric.difference(pair.difference),
             "-" if pair.standard_errors is None else f"{pair.standard_errors:+.1f}",
             _p(pair.p),
             _p(pair.p_holm),
@@ -120,10 +119,27 @@ def paper_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
+def pair_headings(comparison: Comparison) -> tuple[str, ...]:
+    """Headings of `pair_cells`."""
+    return (
+        "arm",
+        "against",
+        f"difference of {comparison.tested_metric.plural}",
+        "p",
+        "p corrected",
+    )
+
+
 def pair_cells(comparison: Comparison) -> list[tuple[str, ...]]:
-    """A row for each pair of methods: names, difference, p and corrected p."""
+    """A row for each pair of arms: labels, difference, p and corrected p."""
     return [
-        (pair.first, pair.second, f"{pair.difference:+.2f}", _p(pair.p), _p(pair.p_holm))
+        (
+            pair.first,
+            pair.second,
+            comparison.tested_metric.difference(pair.difference),
+            _p(pair.p),
+            _p(pair.p_holm),
+        )
         for pair in comparison.pairs
     ]
 
@@ -134,48 +150,51 @@ def _p(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def pair_headings(comparison: Comparison) -> tuple[str, ...]:
-    """Headings of `pair_cells`."""
-    return ("method", "against", f"difference of {comparison.on} errors", "p", "p corrected")
+def pairs_in_words(comparison: Comparison) -> str:
+    """How pairs were tested."""
+    values = "errors" if comparison.tested_metric.is_error else "values"
+    return (
+        "p: Welch's t-test, two-sided, which assumes independent runs with about normally "
+        f"distributed {values} and not equal spread; corrected for the number of pairs by Holm's "
+        "method."
+    )
 
 
-def print_tables(console: Console, comparisons: Sequence[Comparison]) -> None:
-    """Print each comparison as tables for people."""
-    every = tuple(range(len(HEADINGS)))
-    for comparison in comparisons:
-        rows = [cells(row) for row in comparison.rows]
-        # What does not fit into a narrow terminal side by side comes one below the other.
-        for shown in (every,) if console.width >= WIDE else NARROW:
-            headings = [HEADINGS[index] for index in shown]
-            some = [[row[index] for index in shown] for row in rows]
-            _print_table(console, comparison.data, headings, some)
-        if comparison.beside_paper:
-            _print_table(console, "beside the paper", PAPER_HEADINGS, paper_cells(comparison))
-            console.print(PAPER_IN_WORDS, highlight=False, style="dim")
-        if comparison.pairs:
-            headings = list(pair_headings(comparison))
-            _print_table(console, "pairs", headings, pair_cells(comparison))
-            console.print(TEST_IN_WORDS, highlight=False, style="dim")
-        for note in comparison.notes:
-            console.print(note, highlight=False, soft_wrap=True, markup=False)
+def terminal_parts(comparison: Comparison, width: int) -> list[Table | Text | str]:
+    """A comparison for people at a terminal.
+
+    Args:
+        comparison: The comparison.
+        width: Columns of the terminal.
+
+    Returns:
+        Tables, explanations of them, which may be wrapped, and notes, which should not be.
+    """
+    headings, rows = arm_headings(comparison), arm_cells(comparison)
+    parts: list[Table | Text | str] = []
+    # What does not fit into a narrow terminal side by side comes one below the other.
+    for shown in (tuple(range(len(headings))),) if width >= WIDE else NARROW:
+        some = [[row[index] for index in shown] for row in rows]
+        parts.append(_table(comparison.title, [headings[index] for index in shown], some))
+    if comparison.beside_paper:
+        parts.append(_table("beside the paper", PAPER_HEADINGS, paper_cells(comparison)))
+        parts.append(Text(PAPER_IN_WORDS, style="dim"))
+    if comparison.pairs:
+        parts.append(_table("pairs", pair_headings(comparison), pair_cells(comparison)))
+        parts.append(Text(pairs_in_words(comparison), style="dim"))
+    return [*parts, *comparison.notes]
 
 
-def _print_table(
-    console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
-) -> None:
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     # A label of several settings has a line for each, or it would leave no room for figures.
     rows = [[cell.replace(", ", ",\n") for cell in row] for row in rows]
     for heading, *column in zip(headings, *rows, strict=True):
         words = [word for cell in (heading, *column) for word in cell.split()]
-        table.add_column(
-            heading,
-            min_width=max(map(len, words)),
-            no_wrap=heading in ("method", "against"),
-        )
+        table.add_column(heading, min_width=max(map(len, words)), no_wrap=heading in _LABELS)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    return table
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -193,17 +212,46 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "\n".join(texts)
 
 
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text, with aligned columns.
+
+    Example:
+        >>> print(text_table(["arm", "n"], [["stochastic", "3"]]))
+        arm         n
+        stochastic  3
+    """
+    lines = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
 def markdown(comparisons: Sequence[Comparison]) -> str:
     """Each comparison as Markdown."""
+    return _written(comparisons, "**{}**", markdown_table)
+
+
+def plain_text(comparisons: Sequence[Comparison]) -> str:
+    """Each comparison as plain text."""
+    return _written(comparisons, "{}", text_table)
+
+
+def _written(
+    comparisons: Sequence[Comparison],
+    title: str,
+    table: Callable[[Sequence[str], Sequence[Sequence[str]]], str],
+) -> str:
     parts = []
     for comparison in comparisons:
-        parts.append(f"**{comparison.data}**")
-        parts.append(markdown_table(HEADINGS, [cells(row) for row in comparison.rows]))
+        parts.append(title.format(comparison.title))
+        parts.append(table(arm_headings(comparison), arm_cells(comparison)))
         if comparison.beside_paper:
-            parts += [markdown_table(PAPER_HEADINGS, paper_cells(comparison)), PAPER_IN_WORDS]
+            parts += [table(PAPER_HEADINGS, paper_cells(comparison)), PAPER_IN_WORDS]
         if comparison.pairs:
-            parts.append(markdown_table(pair_headings(comparison), pair_cells(comparison)))
-            parts.append(TEST_IN_WORDS)
+            parts.append(table(pair_headings(comparison), pair_cells(comparison)))
+            parts.append(pairs_in_words(comparison))
         parts.extend(comparison.notes)
     return "\n\n".join(parts)
 
@@ -213,37 +261,67 @@ def plain(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return [
         {
             "data": comparison.data,
-            "rows": [_plain_row(row) for row in comparison.rows],
+            "monitor": comparison.monitor.name,
+            "monitor_mode": comparison.monitor.mode,
+            "test_metric": comparison.test_metric.name,
+            "arms": [_plain_arm(arm) for arm in comparison.arms],
             "pairs": [vars(pair) for pair in comparison.pairs],
-            "pairs_on": comparison.on,
+            "pairs_on": comparison.tested_on,
             "beside_paper": [vars(pair) for pair in comparison.beside_paper],
-            "settings": comparison.varied,
+            "hyperparameters": comparison.varied,
             "notes": list(comparison.notes),
         }
         for comparison in comparisons
     ]
 
 
-def _plain_row(row: Row) -> dict[str, Any]:
+def _plain_arm(arm: Arm) -> dict[str, Any]:
     def sample(value: Sample | None) -> dict[str, Any] | None:
         return None if value is None else vars(value)
 
-    first = row.runs[0]
+    first = arm.runs[0]
     return {
-        "method": row.label,
-        "n": len(row.runs),
-        "validation_error": sample(row.validation),
-        "test_error": sample(row.test),
-        "test_weights": row.chosen,
-        "one_bit_test_error": sample(row.one_bit),
-        "best_epoch": sample(row.best_epoch),
+        "arm": arm.label,
+        "n": len(arm.runs),
+        "best_score": sample(arm.best_score),
+        "test_value": sample(arm.test),
+        "eval_weights": arm.evaluation,
+        "one_bit_test_value": sample(arm.one_bit),
+        "best_epoch": sample(arm.best_epoch),
         "epochs": first.epochs,
-        "train_seconds": row.seconds,
+        "train_seconds": arm.seconds,
         "packed_bytes": first.packed_bytes,
         "float_bytes": first.float_bytes,
-        "paper": None if row.paper is None else str(row.paper),
-        "runs": [run.run_id for run in row.runs],
+        "paper": None if arm.paper is None else str(arm.paper),
+        "runs": [run.run_id for run in arm.runs],
     }
+
+
+_SAMPLES = ("best_score", "test_value", "one_bit_test_value", "best_epoch")
+
+
+def flat_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A row an arm, with a column for each figure."""
+    return [
+        {
+            "data": entry["data"],
+            **_flat(arm),
+            **{key: entry[key] for key in ("monitor", "monitor_mode", "test_metric")},
+        }
+        for entry in plain(comparisons)
+        for arm in entry["arms"]
+    ]
+
+
+def _flat(arm: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in arm.items():
+        if key in _SAMPLES:
+            for part in ("mean", "std", "low", "high"):
+                flat[f"{key}_{part}"] = None if value is None else value[part]
+        else:
+            flat[key] = " ".join(value) if isinstance(value, list) else value
+    return flat
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:
@@ -252,23 +330,10 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
 
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:
-    """A line a row, with a column for each figure."""
+    """`flat_rows` as CSV."""
+    rows = flat_rows(comparisons)
     text = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for entry in plain(comparisons):
-        for row in entry["rows"]:
-            flat: dict[str, Any] = {"data": entry["data"]}
-            for key, value in row.items():
-                if key in _SAMPLES:
-                    for part in ("mean", "std", "low", "high"):
-                        flat[f"{key}_{part}"] = "" if value is None else value[part]
-                else:
-                    flat[key] = " ".join(value) if isinstance(value, list) else value
-            if writer is None:
-                writer = csv.DictWriter(text, list(flat), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(flat)
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().rstrip("\n")
-
-
-_SAMPLES = ("validation_error", "test_error", "one_bit_test_error", "best_epoch")

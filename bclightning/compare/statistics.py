@@ -1,7 +1,7 @@
 """Means, intervals and tests for a handful of seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtr, stdtrit
@@ -26,13 +26,28 @@ class Sample:
     high: float | None = None
 
     def __str__(self) -> str:
-        """Mean ± standard deviation, with two digits."""
-        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
+        """Mean ± standard deviation with two decimals, as of errors in percent."""
+        return self.text("{:.2f}".format)
 
-    @property
-    def interval(self) -> str:
-        """The 95 % interval in words; a hyphen for one run."""
-        return "-" if self.low is None else f"{self.low:.2f} to {self.high:.2f}"
+    def text(self, number: Callable[[float], str]) -> str:
+        """Mean ± standard deviation; the mean alone for one run.
+
+        Args:
+            number: How a value is written.
+        """
+        return (
+            number(self.mean) if self.std is None else f"{number(self.mean)} ± {number(self.std)}"
+        )
+
+    def interval_text(self, number: Callable[[float], str]) -> str:
+        """The 95 % interval; a hyphen for one run.
+
+        Args:
+            number: How a value is written.
+        """
+        if self.low is None or self.high is None:
+            return "-"
+        return f"{number(self.low)} to {number(self.high)}"
 
 
 def summarize(values: Sequence[float]) -> Sample:
@@ -44,8 +59,9 @@ def summarize(values: Sequence[float]) -> Sample:
         ValueError: There are no values.
 
     Example:
-        >>> print(summarize([1.0, 2.0, 3.0]), summarize([1.0, 2.0, 3.0]).interval)
-        2.00 ± 1.00 -0.48 to 4.48
+        >>> sample = summarize([1.0, 2.0, 3.0])
+        >>> print(sample, "in", sample.interval_text("{:.2f}".format))
+        2.00 ± 1.00 in -0.48 to 4.48
     """
     n = len(values)
     if n == 0:
@@ -74,10 +90,10 @@ class WelchTest:
 
 
 def welch(first: Sample, second: Sample) -> WelchTest | None:
-    """Welch's t-test: do the means of two methods differ?
+    """Welch's t-test: do the means of two arms differ?
 
     It assumes independent runs with errors that are about normally distributed, and not that both
-    methods spread alike. With three to ten seeds a side it is the test of choice; tests by ranks
+    arms spread alike. With three to ten seeds a side it is the test of choice; tests by ranks
     cannot reach 0.05 with three, whatever the difference. Of a sample, such as the paper's, it
     needs no more than the mean, the standard deviation and the number of runs.
 

@@ -11,18 +11,35 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bclightning.compare.figures import COLOURS, label_logarithmic, legend, panels
+from bclightning.compare.arms import Comparison
+from bclightning.compare.figures import (
+    ArmStyle,
+    arm_styles,
+    label_logarithmic,
+    legend,
+    metric_salt,
+    panels,
+    scale_values,
+)
+from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 from bclightning.storage import write_text
 from bclightning.sweep.definition import Definition, Range
 
 TRIALS = "trials.csv"
-FIGURE = "search.png"
+SEARCH_FIGURE = "search.png"
 
 # The columns before those of what was searched, and the one after.
-_COLUMNS = ("method", "trial", "status", "validation_error")
+_COLUMNS = ("arm", "trial", "status", "best_score")
 _REASON = "reason"
+
+# The columns of tables that version 0.1.0 wrote, by today's names.
+_RENAMED = {"method": "arm", "validation_error": "best_score"}
+
+# Room above the values for the crosses of trials that did not finish, and the height of a line.
+_ROOM = 0.25
+_LINE = 0.03
 
 
 @dataclass(frozen=True)
@@ -30,26 +47,26 @@ class Trial:
     """A trial of a search.
 
     Attributes:
-        method: The arm that it tried a setting of.
+        arm: The arm that it tried a setting of.
         number: Its place in the arm's study.
         status: ``finished``, or how it ended.
-        error: Validation error at the best epoch, in percent; ``None`` if it has none.
-        settings: Value of each option that was searched, as text.
+        best_score: The monitored metric at the best epoch; ``None`` if it has none.
+        searched: Value of each option that was searched, as text.
     """
 
-    method: str
+    arm: str
     number: int
     status: str
-    error: float | None
-    settings: dict[str, str]
+    best_score: float | None
+    searched: dict[str, str]
 
 
-def keep(folder: Path, records: Sequence[RunRecord], definition: Definition) -> None:
+def write_trials(folder: Path, runs: Sequence[RunRecord], definition: Definition) -> None:
     """Write the table of a sweep's trials into its page's folder.
 
-    Without trials among `records`, as when a page is made of itself, a table that is there stays.
+    Without trials among `runs`, as when a page is made of itself, a table that is there stays.
     """
-    trials = [run for run in records if run.stage == "tune" and run.arm_name in definition.arms]
+    trials = [run for run in runs if run.stage == "tune" and run.arm_name in definition.arms]
     if not trials:
         return
     order = {arm: place for place, arm in enumerate(definition.arms)}
@@ -58,17 +75,20 @@ def keep(folder: Path, records: Sequence[RunRecord], definition: Definition) -> 
     writer.writerow([*_COLUMNS, *definition.space, _REASON])
     for run in sorted(trials, key=lambda run: (order[run.arm_name], run.trial)):
         # A recipe names an option without the level that configurations have below a class.
-        settings = {
+        options = {
             key.replace(".init_args", ""): value for key, value in run.hyperparameters.items()
         }
-        searched = [settings.get(key.replace(".init_args", "")) for key in definition.space]
+        searched = [options.get(key.replace(".init_args", "")) for key in definition.space]
         ended = (run.status, run.best_score)
         writer.writerow([run.arm_name, run.trial, *ended, *searched, run.reason])
     write_text(folder / TRIALS, text.getvalue())
 
 
-def read(folder: Path) -> list[Trial]:
-    """The trials of a page's folder; none if it has no table of them.
+def read_trials(folder: Path) -> list[Trial]:
+    """The trials of a page's folder, of this version's table or an earlier one's.
+
+    Returns:
+        The trials; none if there is no table of them.
 
     Raises:
         UserError: The table is damaged.
@@ -84,84 +104,117 @@ def read(folder: Path) -> list[Trial]:
 
 
 def _trial(row: dict[str, str]) -> Trial:
-    method, number, status, error = (row.pop(column) for column in _COLUMNS)
-    # For people to read; tables of before have none.
+    row = {_RENAMED.get(key, key): value for key, value in row.items()}
+    arm, number, status, score = (row.pop(column) for column in _COLUMNS)
+    # For people to read; early tables have none.
     row.pop(_REASON, None)
-    return Trial(method, int(number), status, float(error) if error else None, row)
+    return Trial(arm, int(number), status, float(score) if score else None, row)
 
 
-def digest(folder: Path) -> str:
+def trials_digest(folder: Path, monitor: Metric) -> str:
     """A checksum of what the figure is drawn from."""
-    return hashlib.sha256((folder / TRIALS).read_bytes()).hexdigest()
+    return hashlib.sha256(metric_salt(monitor) + (folder / TRIALS).read_bytes()).hexdigest()
 
 
-def section(folder: Path) -> list[str]:
-    """The part of a page that shows the search; nothing if there was none."""
-    trials = read(folder)
+def trials_section(folder: Path, monitor: Metric) -> list[str]:
+    """The part of a page that shows the search; nothing if there was none.
+
+    Args:
+        folder: The page's folder.
+        monitor: The metric that chose among the trials.
+    """
+    trials = read_trials(folder)
     if not trials:
         return []
     counts = Counter(trial.status for trial in trials)
     ends = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    caption = "Validation error of the search's trials, a line for each method"
+    metric = "Validation error" if monitor.is_error else f"Best {monitor.name}"
+    caption = f"{metric} of the search's trials, a line for each arm"
     if set(counts) - {"finished"}:
         caption += "; crosses are trials that did not finish"
     return [
         "## Search",
         f"{len(trials)} trials ({ends}); [{TRIALS}]({TRIALS}) has each.",
-        f"![{caption}.]({FIGURE})\n\n*{caption}.*",
+        f"![{caption}.]({SEARCH_FIGURE})\n\n*{caption}.*",
     ]
 
 
-def figure(folder: Path, definition: Definition, rows: Sequence[str]) -> Figure:
-    """Validation errors of the trials, a searched option a panel, a method a colour.
+def draw_trials(folder: Path, definition: Definition, comparison: Comparison) -> Figure:
+    """The trials' values of the monitored metric, a searched option a panel, an arm a colour.
 
     Args:
-        folder: The page's.
-        definition: The sweep's.
-        rows: Labels of the table's rows, in whose order methods have their colours.
+        folder: The page's folder.
+        definition: The sweep's definition.
+        comparison: The page's comparison, in whose order arms have their colours.
     """
-    trials = read(folder)
-    arms = sorted(definition.arms, key=lambda arm: rows.index(arm) if arm in rows else len(rows))
-    drawn, places = panels(len(definition.space), 6.2, 4.4)
-    for axes, (option, searched) in zip(places, definition.space.items(), strict=True):
-        numbers = isinstance(searched, Range)
+    trials = read_trials(folder)
+    styles = arm_styles(comparison, definition.arms)
+    order = list(styles.values())
+    arms = sorted(definition.arms, key=lambda arm: order.index(styles[arm]))
+    monitor = comparison.monitor
+    finished = [t.best_score for t in trials if t.status == "finished" and t.best_score is not None]
+    figure, places = panels(len(definition.space), 6.2, 4.4)
+    for axes, (option, space) in zip(places, definition.space.items(), strict=True):
+        numbers = isinstance(space, Range)
         for place, arm in enumerate(arms):
-            _arm([t for t in trials if t.method == arm], option, numbers, axes, arm, place)
-        if isinstance(searched, Range) and searched.low < searched.high:
-            axes.set_xscale("log" if searched.log else "linear")
+            mine = [trial for trial in trials if trial.arm == arm]
+            _draw_arm(axes, mine, option, numbers, styles[arm], arm)
+            # On a line of each arm's own above the values, since all share the search's draws.
+            _draw_unfinished(axes, mine, option, numbers, styles[arm], 0.98 - _LINE * place)
+        if isinstance(space, Range) and space.low < space.high:
+            axes.set_xscale("log" if space.log else "linear")
             # The whole range, whether or not a trial lies near its ends.
-            axes.set_xlim(searched.low, searched.high)
-            if searched.log:
+            axes.set_xlim(space.low, space.high)
+            if space.log:
                 label_logarithmic(axes.xaxis)
-        axes.set_yscale("log")
-        label_logarithmic(axes.yaxis)
+        scale_values(axes, monitor, finished)
         if any(trial.status != "finished" for trial in trials):
             bottom, top = axes.get_ylim()
-            axes.set_ylim(bottom, top * (top / bottom) ** 0.25)
-        axes.set(xlabel=option, ylabel="validation error, %")
+            logarithmic = axes.get_yscale() == "log"
+            room = top * (top / bottom) ** _ROOM if logarithmic else top + _ROOM * (top - bottom)
+            axes.set_ylim(bottom, room)
+        axes.set(xlabel=option, ylabel=monitor.axis_label)
         axes.spines.right.set_visible(False)
-    # Each panel has the same methods, and the legend one of each.
+    # Each panel has the same arms, and the legend one of each.
     for axes in places[1:]:
         for line in axes.lines:
             line.set_label("")
-    legend(drawn, len(arms))
-    return drawn
+    legend(figure, len(arms))
+    return figure
 
 
-def _arm(trials: list[Trial], option: str, numbers: bool, axes: Axes, arm: str, place: int) -> None:
-    def value(trial: Trial) -> float | str:
-        text = trial.settings[option]
-        return float(text) if numbers else text
+def _value(trial: Trial, option: str, numbers: bool) -> float | str:
+    text = trial.searched[option]
+    return float(text) if numbers else text
 
-    colour = COLOURS[place % len(COLOURS)]
-    ended = sorted(
-        ((value(t), t.error) for t in trials if t.status == "finished" and t.error is not None),
+
+def _draw_arm(
+    axes: Axes, trials: Sequence[Trial], option: str, numbers: bool, style: ArmStyle, label: str
+) -> None:
+    points = sorted(
+        (
+            (_value(trial, option, numbers), trial.best_score)
+            for trial in trials
+            if trial.status == "finished" and trial.best_score is not None
+        ),
         key=lambda point: point[0] if isinstance(point[0], float) else 0.0,
     )
-    style = "o-" if numbers else "o"
-    axes.plot([x for x, _ in ended], [y for _, y in ended], style, color=colour, label=arm, ms=4)
-    # Each method's on a line of its own above the errors, since all share the search's draws.
-    others = [value(t) for t in trials if t.status != "finished"]
-    height = [0.98 - 0.03 * place] * len(others)
-    marks = axes.get_xaxis_transform()
-    axes.plot(others, height, "x", color=colour, ms=4, transform=marks)
+    axes.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        # What has no order is not joined.
+        linestyle="-" if numbers else "None",
+        marker=style.marker,
+        ms=4,
+        color=style.colour,
+        label=label,
+    )
+
+
+def _draw_unfinished(
+    axes: Axes, trials: Sequence[Trial], option: str, numbers: bool, style: ArmStyle, height: float
+) -> None:
+    values = [_value(trial, option, numbers) for trial in trials if trial.status != "finished"]
+    heights = [height] * len(values)
+    transform = axes.get_xaxis_transform()
+    axes.plot(values, heights, "x", color=style.colour, ms=4, transform=transform)

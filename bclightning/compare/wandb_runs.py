@@ -3,21 +3,40 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
 from bclightning.errors import UserError
-from bclightning.runs.hyperparameters import settings_of
+from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.record import RunRecord
-from bclightning.runs.wandb_mode import has_key
+from bclightning.tracking.mode import has_key
+from bclightning.vocabulary import (
+    BATCH_NORM_STATISTICS,
+    TEST_ERROR,
+    VAL_ERROR,
+    EvalWeights,
+    Stage,
+    Status,
+)
 
 # What every run of this toolkit tells W&B when it starts.
-OURS = frozenset({"method", "arm", "data_set", "seed", "chosen"})
+_KEYS = frozenset({"regularizer", "arm", "data_set", "seed", "evaluation"})
 
-# Of these, what is no part of the configuration that the run was made from.
-BESIDE_CONFIG = OURS | {"split_sizes", "binary_weights", "real_weights"}
+# Keys of runs that were logged by version 0.1.0, by today's names.
+_RENAMED = {"method": "regularizer", "chosen": "evaluation", "job": "purpose"}
 
-_STATES = {"finished": "finished", "running": "running"}
+# What W&B's config of a run has beside its hyperparameters.
+_NO_HYPERPARAMETERS = _KEYS | {
+    "binary_weights",
+    "monitor",
+    "monitor_mode",
+    "purpose",
+    "real_weights",
+    "split_sizes",
+    "test_metric",
+}
+
+_STATES: dict[str, Status] = {"finished": "finished", "running": "running"}
 
 TIMEOUT = 30
 
@@ -37,7 +56,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def telling_of_wandb(path: str) -> Iterator[None]:
+def wandb_errors_as_user_errors(path: str) -> Iterator[None]:
     """Turn whatever W&B raises into one sentence.
 
     Raises:
@@ -68,32 +87,45 @@ def records_from_wandb(path: str) -> list[RunRecord]:
     split_path(path)
     import wandb
 
-    with telling_of_wandb(path):
+    with wandb_errors_as_user_errors(path):
         runs = wandb.Api(timeout=TIMEOUT).runs(path, per_page=200, lazy=False)
-        records = [_record(run) for run in runs if run.config.keys() >= OURS]
+        found = [(run, _renamed(run.config)) for run in runs]
+        records = [_record(run, config) for run, config in found if config.keys() >= _KEYS]
     if not records:
         raise UserError(f"W&B's project {path} holds no run of this toolkit")
     return records
 
 
-def _record(run: Any) -> RunRecord:
-    config, summary = dict(run.config), dict(run.summary)
+def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run under today's keys."""
+    return {_RENAMED.get(key, key): value for key, value in config.items()}
+
+
+def _record(run: Any, config: dict[str, Any]) -> RunRecord:
+    summary = dict(run.summary)
+    monitor = config.get("monitor") or VAL_ERROR
+    test_metric = config.get("test_metric") or TEST_ERROR
     return RunRecord(
         run_id=run.name,
         experiment=run.group or "",
-        regularizer=config["method"],
+        regularizer=config["regularizer"],
         data=config["data_set"],
         seed=config["seed"],
         epochs=(config.get("trainer") or {}).get("max_epochs") or 0,
         arm=config["arm"],
-        stage=run.job_type if run.job_type in ("train", "tune", "final") else "train",
-        trial=(config.get("job") or {}).get("trial"),
-        hyperparameters=settings_of({k: v for k, v in config.items() if k not in BESIDE_CONFIG}),
-        status=_STATES.get(run.state, "failed"),  # type: ignore[arg-type]
+        stage=run.job_type if run.job_type in get_args(Stage) else "train",
+        trial=(config.get("purpose") or {}).get("trial"),
+        hyperparameters=hyperparameters_of(
+            {key: value for key, value in config.items() if key not in _NO_HYPERPARAMETERS}
+        ),
+        status=_STATES.get(run.state, "failed"),
+        monitor=monitor,
+        monitor_mode=config.get("monitor_mode") or "min",
         best_epoch=summary.get("best_epoch"),
-        best_score=summary.get("best/val/error"),
-        test=_test_errors(summary),
-        evaluation=config["chosen"],
+        best_score=summary.get("best_score", summary.get(f"best/{monitor}")),
+        test_metric=test_metric,
+        test=_test_results(summary, test_metric),
+        evaluation=config["evaluation"],
         split_sizes=config.get("split_sizes") or {},
         binary_weights=config.get("binary_weights") or 0,
         real_weights=config.get("real_weights") or 0,
@@ -104,11 +136,14 @@ def _record(run: Any) -> RunRecord:
     )
 
 
-def _test_errors(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    found = []
-    for key, error in summary.items():
-        parts = key.split("/")
-        if parts[:2] == ["test", "error"] and len(parts) == 4:
-            statistics = parts[3].replace("_", " ")
-            found.append({"weights": parts[2], "batch_norm": statistics, "value": error})
-    return found
+def _test_results(summary: dict[str, Any], test_metric: str) -> list[dict[str, Any]]:
+    keys = {
+        f"{test_metric}/{weights}/{batch_norm.replace(' ', '_')}": (weights, batch_norm)
+        for weights in get_args(EvalWeights)
+        for batch_norm in BATCH_NORM_STATISTICS
+    }
+    return [
+        {"weights": weights, "batch_norm": batch_norm, "value": summary[key]}
+        for key, (weights, batch_norm) in keys.items()
+        if key in summary
+    ]

@@ -1,15 +1,16 @@
-"""A W&B workspace in which methods lie side by side, without clicking about."""
+"""A W&B workspace that shows the arms of a project side by side."""
 
 from typing import Any
 
-from bclightning.compare.wandb_runs import split_path, telling_of_wandb
+from bclightning.compare.wandb_runs import split_path, wandb_errors_as_user_errors
 from bclightning.errors import UserError
+from bclightning.vocabulary import TEST_ERROR, TRAIN_LOSS, VAL_ERROR
 
-NAME = "Methods side by side"
+NAME = "Arms side by side"
 
 
 def save_workspace(path: str) -> str:
-    """Save a workspace for a project: runs grouped by method, errors with spread, curves.
+    """Save a workspace for a project: runs grouped by arm, errors with spread, curves.
 
     Args:
         path: ``ENTITY/PROJECT``.
@@ -39,7 +40,7 @@ def save_workspace(path: str) -> str:
             pinned_columns=["run:displayName", "summary:test/error", "summary:best/val/error"],
         ),
     )
-    with telling_of_wandb(path):
+    with wandb_errors_as_user_errors(path):
         workspace.save()  # type: ignore[no-untyped-call]
         return str(workspace.url)
 
@@ -48,14 +49,14 @@ def _sections() -> list[Any]:
     from wandb_workspaces import workspaces
     from wandb_workspaces.reports.v2 import interface as v2
 
-    # The mean over the seeds of a method, and their spread.
+    # The mean over the seeds of an arm, and their spread.
     spread: dict[str, Any] = {
         "groupby": v2.Config("arm"),
         "groupby_aggfunc": "mean",
         "groupby_rangefunc": "stddev",
     }
     errors = [
-        v2.BarPlot(title="test error, %", metrics=["test/error"], **spread),
+        v2.BarPlot(title="test error, %", metrics=[TEST_ERROR], **spread),
         v2.BarPlot(
             title="validation error at the best epoch, %", metrics=["best/val/error"], **spread
         ),
@@ -66,8 +67,8 @@ def _sections() -> list[Any]:
         ),
     ]
     curves = [
-        v2.LinePlot(title=key, x="epoch", y=[key], log_y=key == "val/error", **spread)
-        for key in ("val/error", "train/loss")
+        v2.LinePlot(title=key, x="epoch", y=[key], log_y=key == VAL_ERROR, **spread)
+        for key in (VAL_ERROR, TRAIN_LOSS)
     ]
     columns = [
         v2.ParallelCoordinatesPlotColumn(metric=v2.Config("arm")),

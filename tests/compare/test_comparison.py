@@ -1,4 +1,4 @@
-"""Which runs make a row, which are left out, and what cannot be compared."""
+"""Which runs make an arm, which are left out, and what cannot be compared."""
 
 import json
 import subprocess
@@ -11,34 +11,37 @@ import scipy.stats
 
 from bclightning.cli.main import main
 from bclightning.compare.comparison import compare
+from bclightning.compare.render import markdown as comparison_markdown
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
+from bclightning.vocabulary import REGULARIZERS
 
 
-def run(method="none", seed=0, error=2.0, **more) -> RunRecord:
-    weights = "binary" if method == "deterministic" else "real"
-    statistics = "re-estimated" if method == "stochastic" else "as trained"
+def run(regularizer="none", seed=0, error=2.0, **more) -> RunRecord:
+    weights = "binary" if regularizer == "deterministic" else "real"
+    statistics = "re-estimated" if regularizer == "stochastic" else "as trained"
     record = RunRecord(
-        run_id=f"{method}-s{seed}",
+        run_id=f"{regularizer}-s{seed}",
         experiment="e",
-        method=method,
+        regularizer=regularizer,
         data="mnist",
         seed=seed,
         epochs=10,
         status="finished",
         best_epoch=seed,
-        validation_error=error + 0.5,
-        chosen={"weights": weights, "batch_norm": statistics},
+        best_score=error + 0.5,
+        evaluation={"weights": weights, "batch_norm": statistics},
         test=[
-            {"weights": weights, "batch_norm": statistics, "error": error},
-            {"weights": weights, "batch_norm": "something else", "error": 99.0},
+            {"weights": weights, "batch_norm": statistics, "value": error},
+            {"weights": weights, "batch_norm": "something else", "value": 99.0},
         ],
         split_sizes={"train": 50000},
+        checksums={"train": "0123"},
         started=f"2026-01-01T00:00:{seed:02}",
         train_seconds=60.0,
     )
-    if method == "stochastic":
-        binary = {"weights": "binary", "batch_norm": statistics, "error": error + 1}
+    if regularizer == "stochastic":
+        binary = {"weights": "binary", "batch_norm": statistics, "value": error + 1}
         record.test.append(binary)
     return replace(record, **more)
 
@@ -50,23 +53,23 @@ def write(folder, *records) -> None:
         record.write(path / "run.json")
 
 
-def test_rows_are_the_papers_with_n_spread_and_its_figure():
+def test_arms_are_the_papers_with_n_spread_and_its_figure():
     (comparison,) = compare(
         [run("stochastic", 0, 1.0), run("none", 1, 3.0), run("none", 0, 2.0), run("dropout")]
     )
-    rows = {row.label: row for row in comparison.rows}
-    assert list(rows) == ["none", "dropout", "stochastic"]
-    assert str(rows["none"].test) == "2.50 ± 0.71"
-    assert str(rows["none"].validation) == "3.00 ± 0.71"
-    assert rows["none"].best_epoch.mean == 1.5
-    papers = [str(row.paper) for row in rows.values()]
+    arms = {arm.label: arm for arm in comparison.arms}
+    assert list(arms) == ["none", "dropout", "stochastic"]
+    assert str(arms["none"].test) == "2.50 ± 0.71"
+    assert str(arms["none"].best_score) == "3.00 ± 0.71"
+    assert arms["none"].best_epoch.mean == 1.5
+    papers = [str(arm.paper) for arm in arms.values()]
     assert papers == ["1.30 ± 0.04", "1.01 ± 0.04", "1.18 ± 0.04"]
-    assert rows["none"].one_bit is None
-    assert rows["stochastic"].one_bit.mean == 2.0
-    assert rows["stochastic"].chosen == "real, BN re-estimated"
+    assert arms["none"].one_bit is None
+    assert arms["stochastic"].one_bit.mean == 2.0
+    assert arms["stochastic"].evaluation == "real, BN re-estimated"
 
 
-def test_how_far_a_row_is_from_the_papers_is_told_where_both_have_a_spread(folder, capsys):
+def test_how_far_an_arm_is_from_the_papers_is_told_where_both_have_a_spread(folder, capsys):
     write(folder, run(seed=0, error=1.36), run(seed=1, error=1.44), run("dropout", 0, 1.2))
     runs = [RunRecord.read(path) for path in sorted(folder.glob("*/run.json"))]
     (pair,) = compare(runs)[0].beside_paper
@@ -86,7 +89,7 @@ def test_how_far_a_row_is_from_the_papers_is_told_where_both_have_a_spread(folde
     main(["compare", str(folder)])
     assert f"{expected.pvalue:.4f}" in capsys.readouterr().out
     (other,) = compare([replace(record, data="cifar10") for record in runs])
-    assert other.rows[0].paper is not None
+    assert other.arms[0].paper is not None
     assert other.beside_paper == ()
 
 
@@ -117,33 +120,37 @@ def test_without_a_test_error_the_interval_says_what_it_is_of(folder, capsys):
     assert "| none | 2 | 3.00 ± 0.71 | - | -3.35 to 9.35 (validation) |" in capsys.readouterr().out
 
 
-def test_a_run_that_was_halted_does_not_change_a_methods_time(folder, capsys):
+def test_a_run_that_was_halted_does_not_change_an_arms_time(folder, capsys):
     times = (61.0, 59.0, 9000.0)
     write(folder, *(run(seed=seed, train_seconds=time) for seed, time in enumerate(times)))
     main(["compare", str(folder), "--format", "markdown"])
     assert "| 1 min 1 s |" in capsys.readouterr().out
 
 
-def test_settings_that_differ_make_rows_of_their_own():
+def test_settings_that_differ_make_arms_of_their_own():
     slow, fast = {"model.learning_rate": 0.001, "x": 1}, {"model.learning_rate": 0.003, "x": 1}
     (comparison,) = compare(
-        [run(seed=0, settings=slow), run(seed=1, settings=fast, error=1.0), run("dropout")]
+        [
+            run(seed=0, hyperparameters=slow),
+            run(seed=1, hyperparameters=fast, error=1.0),
+            run("dropout"),
+        ]
     )
-    labels = [row.label for row in comparison.rows]
+    labels = [arm.label for arm in comparison.arms]
     assert labels == ["none, learning_rate=0.001", "none, learning_rate=0.003", "dropout"]
     assert comparison.varied["dropout"] == {"model.learning_rate": None, "x": None}
 
 
 def test_pairs_are_tested_on_test_errors_and_corrected():
     records = [
-        run(method, seed, base + seed / 10)
+        run(arm, seed, base + seed / 10)
         for seed in range(3)
-        for method, base in (("none", 2.0), ("dropout", 1.0), ("stochastic", 2.05))
+        for arm, base in (("none", 2.0), ("dropout", 1.0), ("stochastic", 2.05))
     ]
     (comparison,) = compare(records)
     by_names = {(pair.first, pair.second): pair for pair in comparison.pairs}
     assert len(by_names) == 3
-    assert comparison.on == "test"
+    assert comparison.tested_on == "test"
     pair = by_names["none", "dropout"]
     assert pair.difference == pytest.approx(-1.0)
     assert pair.p < 0.001
@@ -155,8 +162,8 @@ def test_pairs_are_tested_on_test_errors_and_corrected():
 
 def test_without_test_errors_validation_errors_are_compared():
     (comparison,) = compare([run(test=[]), run("dropout", test=[])])
-    assert comparison.on == "validation"
-    assert comparison.rows[0].test is None
+    assert comparison.tested_on == "validation"
+    assert comparison.arms[0].test is None
 
 
 def test_what_is_left_out_is_said():
@@ -190,6 +197,22 @@ def test_other_images_cannot_be_compared(what):
         compare([run(), run("dropout", **{what: {"train": "other"}})])
 
 
+@pytest.mark.parametrize(("what", "words"), [("split_sizes", "splits"), ("checksums", "files")])
+def test_images_that_are_not_recorded_are_noted_and_not_refused(what, words):
+    """A plain data module has no split sizes, and a run on the same data set may have one."""
+    unknown = [run(seed=seed, **{what: {}}) for seed in range(5)]
+    (comparison,) = compare([*unknown, run("dropout", 0), run("dropout", 1)])
+    assert [arm.label for arm in comparison.arms] == ["none", "dropout"]
+    assert comparison.notes == (
+        f"The {words} of none-s0, none-s1, none-s2 and 2 more are not recorded, so it is not "
+        "checked that they are those of dropout-s0, dropout-s1.",
+    )
+    with pytest.raises(UserError, match="dropout-s0 and stochastic-s0 have different"):
+        compare([*unknown, run("dropout"), run("stochastic", **{what: {"train": "other"}})])
+    # Where it is known of none, there is nothing to say of it.
+    assert compare(unknown)[0].notes == ()
+
+
 def test_data_sets_have_tables_of_their_own():
     assert [c.data for c in compare([run(), run(data="digits")])] == ["digits", "mnist"]
 
@@ -197,11 +220,11 @@ def test_data_sets_have_tables_of_their_own():
 def test_ten_thousand_records_in_two_seconds_and_no_torch(folder):
     """As many records as a real run's size, read and compared by the real command."""
     settings = {f"trainer.option_{index}": index for index in range(60)}
-    methods = ("none", "dropout", "deterministic", "stochastic")
     for index in range(10_000):
         path = folder / "many" / f"r{index}"
         path.mkdir(parents=True)
-        record = run(methods[index % 4], index // 4, 1 + index % 7 / 10, settings=settings)
+        regularizer, seed = REGULARIZERS[index % 4], index // 4
+        record = run(regularizer, seed, 1 + index % 7 / 10, hyperparameters=settings)
         (path / "run.json").write_text(json.dumps(asdict(replace(record, run_id=f"r{index}"))))
     code = (
         "import sys; from bclightning.cli.main import main; "
@@ -226,7 +249,7 @@ def test_every_format_has_the_same_figures(folder, capsys):
     assert "1.50 ± 0.71" in said["table"]
     assert "| none | 2 | 2.00 ± 0.71 | 1.50 ± 0.71 |" in said["markdown"]
     (table,) = json.loads(said["json"])
-    assert table["rows"][0]["test_error"]["std"] == pytest.approx(0.5**0.5)
+    assert table["arms"][0]["test_value"]["std"] == pytest.approx(0.5**0.5)
     assert f"mnist,none,2,2.0,{0.5**0.5!r}"[:20] in said["csv"]
     assert said["csv"].count("\n") == 3
 
@@ -235,7 +258,8 @@ def test_long_labels_leave_the_figures_their_room(folder, capsys):
     settings = {"model.optimizer": "adam", "model.network.init_args.input_dropout": 0.25}
     others = {"model.optimizer": "nesterov", "model.network.init_args.input_dropout": 0.125}
     stochastic = run("stochastic", 2, 4.56, epochs=100, train_seconds=754.0)
-    write(folder, run(settings=settings), run(seed=1, error=1.23, settings=others), stochastic)
+    other = run(seed=1, error=1.23, hyperparameters=others)
+    write(folder, run(hyperparameters=settings), other, stochastic)
     main(["compare", str(folder)])
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
@@ -261,3 +285,127 @@ def test_bad_input_is_one_sentence(folder, refused):
     assert "--formt" in refused("compare", "runs", "--formt", "csv")
     (folder / "sweep.yaml").write_text("recipe: digits.yaml\nmethods: [none]\n")
     assert "has no runs yet" in refused("compare", "sweep.yaml")
+
+
+def accurate(regularizer="none", seed=0, accuracy=0.9, **more) -> RunRecord:
+    """A run of a module with metrics of its own."""
+    evaluation = {"weights": "real", "batch_norm": "as trained"}
+    own = {
+        "monitor": "val_acc",
+        "monitor_mode": "max",
+        "best_score": accuracy,
+        "evaluation": evaluation,
+        "test": [{**evaluation, "value": accuracy - 0.01}],
+        "test_metric": "test_acc",
+    }
+    return run(regularizer, seed, **{**own, **more})
+
+
+def test_what_was_monitored_makes_comparisons_of_their_own():
+    loss = {"monitor": "val_loss", "monitor_mode": "min"}
+    runs = [run(), run("dropout"), accurate(), accurate("dropout"), accurate(**loss)]
+    comparisons = compare([*runs, run(monitor="val_loss", monitor_mode="max")])
+    assert [comparison.title for comparison in comparisons] == [
+        "mnist",
+        "mnist, best val_acc (max)",
+        "mnist, best val_loss (max)",
+        "mnist, best val_loss (min)",
+    ]
+    assert [len(comparison.arms) for comparison in comparisons] == [2, 2, 1, 1]
+    # The paper's figures are errors.
+    assert [comparison.arms[0].paper is None for comparison in comparisons] == [
+        *(False, True),
+        *(False, True),
+    ]
+
+
+def test_tables_say_what_was_monitored(folder, capsys):
+    write(
+        folder / "runs",
+        *(accurate(seed=seed, accuracy=0.90 + seed / 100) for seed in range(3)),
+        *(accurate("dropout", seed, 0.95123456 + seed / 1000) for seed in range(3)),
+    )
+    said = {}
+    for form in ("table", "markdown", "csv", "json"):
+        main(["compare", "runs", "--format", form])
+        said[form] = capsys.readouterr().out
+    heading, _, none, dropout = said["markdown"].splitlines()[2:6]
+    assert heading.startswith("| arm | n | best val_acc (max) | test_acc | 95 % interval |")
+    assert "| 1-bit test_acc |" in heading
+    assert none.startswith("| none | 3 | 0.9100 ± 0.01000 | 0.9000 ± 0.01000 | 0.8752 to 0.9248 |")
+    assert dropout.startswith("| dropout | 3 | 0.9522 ± 0.001000 | 0.9422 ± 0.001000 |")
+    assert dropout.endswith("| - |")
+    assert "| arm | against | difference of test_acc | p | p corrected |" in said["markdown"]
+    assert "| none | dropout | +0.04223 |" in said["markdown"]
+    assert "normally distributed values and" in said["markdown"]
+    for form in ("markdown", "table"):
+        assert "mnist, best val_acc (max)" in said[form]
+        assert "error" not in said[form].replace("standard errors", "")
+    assert "0.9522" in said["table"]
+    (table,) = json.loads(said["json"])
+    told = {key: table[key] for key in ("monitor", "monitor_mode", "test_metric")}
+    assert told == {"monitor": "val_acc", "monitor_mode": "max", "test_metric": "test_acc"}
+    first, second, _ = said["csv"].splitlines()
+    assert dict(zip(first.split(","), second.split(","), strict=True)).items() >= told.items()
+
+
+def test_other_metrics_without_a_test_are_tested_for_a_difference_too():
+    (comparison,) = compare([accurate(a, s, test=[]) for a in ("none", "dropout") for s in (0, 1)])
+    assert comparison.tested_on == "validation"
+    assert "| difference of best val_acc |" in comparison_markdown([comparison])
+
+
+def test_runs_tested_by_different_metrics_are_refused():
+    with pytest.raises(UserError, match="none-s0 was tested by test_acc and dropout-s0 by test_f1"):
+        compare([accurate(), accurate("dropout", test_metric="test_f1")])
+    # What was not tested was tested by nothing else.
+    (comparison,) = compare([accurate("dropout", test=[], test_metric="test/error"), accurate()])
+    assert comparison.test_metric.name == "test_acc"
+
+
+def test_comparisons_show_themselves(pandas):
+    comparisons = compare([run(seed=0, error=1.0), run(seed=1), run("dropout"), run(data="svhn")])
+    text = str(comparisons)
+    assert repr(comparisons) == text
+    lines = text.splitlines()
+    assert lines[0] == "mnist"
+    assert "svhn" in lines
+    # Columns are below their headings.
+    place = lines[2].index("test error %")
+    assert lines[3][place:].startswith("1.50 ± 0.71 ")
+    assert lines[4][place:].startswith("2.00 ")
+    assert comparisons._repr_markdown_() == comparison_markdown(comparisons)
+    assert "| none | 2 | 2.00 ± 0.71 | 1.50 ± 0.71 |" in comparisons._repr_markdown_()
+    frame = comparisons.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["data"] == ["mnist", "mnist", "svhn"]
+    assert frame["arm"] == ["none", "dropout", "none"]
+    assert frame["test_value_mean"] == [1.5, 2.0, 2.0]
+    assert frame["test_value_std"] == [pytest.approx(0.5**0.5), None, None]
+    assert frame["runs"] == ["none-s0 none-s1", "dropout-s0", "none-s0"]
+
+
+def test_a_data_frame_of_comparisons_needs_pandas(no_pandas):
+    with pytest.raises(UserError, match="pip install pandas"):
+        compare([run()]).to_dataframe()
+
+
+def test_the_keys_of_json_and_csv_are_the_records_words(folder, capsys):
+    write(folder / "runs", run(), run("dropout"))
+    main(["compare", "runs", "--format", "json"])
+    (table,) = json.loads(capsys.readouterr().out)
+    assert list(table) == [
+        *("data", "monitor", "monitor_mode", "test_metric", "arms", "pairs", "pairs_on"),
+        *("beside_paper", "hyperparameters", "notes"),
+    ]
+    keys = [
+        *("arm", "n", "best_score", "test_value", "eval_weights", "one_bit_test_value"),
+        *("best_epoch", "epochs", "train_seconds", "packed_bytes", "float_bytes", "paper", "runs"),
+    ]
+    assert list(table["arms"][0]) == keys
+    main(["compare", "runs", "--format", "csv"])
+    columns = capsys.readouterr().out.splitlines()[0].split(",")
+    parts = ("_mean", "_std", "_low", "_high")
+    shortened = [next((c.removesuffix(p) for p in parts if c.endswith(p)), c) for c in columns]
+    whole = ["data", *keys, "monitor", "monitor_mode", "test_metric"]
+    assert list(dict.fromkeys(shortened)) == whole

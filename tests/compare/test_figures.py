@@ -1,10 +1,32 @@
-"""Figures that can be read, whatever they show."""
+"""Figures that can be read, whatever they show, and that know what they were drawn from."""
 
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from bclightning.compare.figures import label_logarithmic
+from bclightning.compare.arms import Arm, Comparison
+from bclightning.compare.comparison import compare
+from bclightning.compare.figures import (
+    COLOURS,
+    FIGURES,
+    MARKERS,
+    arm_styles,
+    curves,
+    draw_figure,
+    drawn_from,
+    figure_digest,
+    histograms,
+    label_logarithmic,
+)
+from bclightning.compare.metric import Metric
+from bclightning.errors import UserError
+from bclightning.runs.folder import RunFolder
+from bclightning.runs.record import RunRecord
 
 
 @given(st.floats(1e-4, 50), st.floats(1.2, 1e6))
@@ -32,3 +54,124 @@ def test_narrow_and_wide_ranges_get_round_labels():
     assert labels(13, 50) == ["15", "20", "25", "30", "40", "50"]
     assert labels(1.06, 1.27) == ["1.08", "1.12", "1.16", "1.2", "1.24"]
     assert labels(1e-4, 1e4) == [f"{10.0**exponent:g}" for exponent in range(-4, 5)]
+
+
+def compared(folder, lines, *, monitor="val/error", mode="min", arms=("none", "dropout")):
+    """Two runs of each arm with the same metrics, and their folders."""
+    runs, folders = [], {}
+    for arm in arms:
+        for seed in (1, 2):
+            run = RunRecord(f"{arm}-s{seed}", "e", arm, "digits", seed, status="finished")
+            run = replace(run, monitor=monitor, monitor_mode=mode, best_epoch=1, best_score=0.5)
+            path = folder / run.run_id
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "metrics.csv").write_text("\n".join(lines) + "\n")
+            histogram = {"edges": [-1, 0, 1], "counts": [1, 1], "weights": 2, "at_bounds": 0.0}
+            (path / "first_layer.json").write_text(json.dumps(histogram))
+            runs.append(run)
+            folders[run.run_id] = RunFolder(path)
+    (comparison,) = compare(runs)
+    return comparison, folders
+
+
+ERRORS = ("epoch,train/loss,val/error", "0,1.0,20", "1,0.5,10", "2,0.4,5")
+ACCURACIES = ("epoch,val_acc", "0,0.5", "1,0.8", "2,0.9")
+
+
+def test_validation_errors_are_drawn_as_they_were(tmp_path):
+    comparison, folders = compared(tmp_path, ERRORS)
+    errors, costs = curves(comparison, folders).axes
+    assert (errors.get_yscale(), errors.get_ylabel()) == ("log", "validation error, % (solid)")
+    assert [list(line.get_ydata()) for line in errors.lines] == [[20, 10, 5]] * 2
+    assert [list(line.get_ydata()) for line in costs.lines] == [[1.0, 0.5, 0.4]] * 2
+    assert FIGURES[0].caption(comparison, folders) == (
+        "Training cost (dotted, the first epochs cut off) and validation error (solid, the range "
+        "over seeds shaded), means over seeds (figure 3 of the paper)."
+    )
+
+
+def test_any_metric_is_drawn_and_named(tmp_path):
+    comparison, folders = compared(tmp_path, ACCURACIES, monitor="val_acc", mode="max")
+    (axes,) = curves(comparison, folders).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "val_acc (solid)")
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.5, 0.8, 0.9]] * 2
+    caption = FIGURES[0].caption(comparison, folders)
+    assert caption == "By epoch: val_acc, means over seeds, the range over seeds shaded."
+    # Lightning's usual name of the training loss is known too.
+    lines = [f"{line},{end}" for line, end in zip(ACCURACIES, ("train_loss", 3, 2, 1), strict=True)]
+    comparison, folders = compared(tmp_path, lines, monitor="val_acc", mode="max")
+    _, costs = curves(comparison, folders).axes
+    assert list(costs.lines[0].get_ydata()) == [3, 2, 1]
+    assert "Training cost (dotted, the first epochs cut off) and val_acc (solid" in FIGURES[
+        0
+    ].caption(comparison, folders)
+
+
+@pytest.mark.parametrize(("least", "scale"), [("0.1", "log"), ("0", "linear"), ("-1", "linear")])
+def test_losses_are_drawn_by_their_logarithm_where_they_have_one(tmp_path, least, scale):
+    lines = ("epoch,val_loss", "0,2.5", f"1,{least}")
+    comparison, folders = compared(tmp_path, lines, monitor="val_loss")
+    assert curves(comparison, folders).axes[0].get_yscale() == scale
+
+
+def test_an_arm_has_one_colour_and_one_marker_in_all_figures(tmp_path):
+    comparison, folders = compared(tmp_path, ERRORS, arms=("none", "dropout", "stochastic"))
+    styles = arm_styles(comparison)
+    errors, costs = curves(comparison, folders).axes
+    for line, cost, label in zip(errors.lines, costs.lines, styles, strict=True):
+        assert (line.get_color(), line.get_marker()) == (styles[label].colour, styles[label].marker)
+        assert cost.get_color() == styles[label].colour
+    bars = [axes.patches[0].get_facecolor() for axes in histograms(comparison, folders).axes]
+    assert len(set(bars)) == 3
+    assert len({style.colour for style in styles.values()}) == 3
+    assert len({style.marker for style in styles.values()}) == 3
+
+
+def test_settings_of_an_arm_are_told_apart_and_other_arms_follow():
+    def arm(label: str, name: str) -> Arm:
+        return Arm(label, (RunRecord("a", "e", "none", "digits", 1, arm=name),), None)
+
+    arms = (arm("a, x=1", "a"), arm("a, x=2", "a"), arm("b", "b"))
+    comparison = Comparison(
+        "digits", Metric("val/error", "min"), Metric("test/error"), arms, (), (), "test", {}, ()
+    )
+    styles = arm_styles(comparison, ["c", "b", "a", *"defghijklm"])
+    assert styles["a"] == styles["a, x=1"]
+    assert len(set(styles.values())) == len(styles) - 1
+    assert [styles[name].colour for name in ("a, x=1", "a, x=2", "b", "c")] == [*COLOURS[:4]]
+    assert styles["c"].marker == MARKERS[3]
+
+
+def test_a_checksum_is_of_the_arms_their_runs_and_their_files(tmp_path):
+    """By its definition, which must not change: promoted figures hold their checksums."""
+    comparison, folders = compared(tmp_path, ERRORS)
+    arms = b"none: ['none-s1', 'none-s2']\ndropout: ['dropout-s1', 'dropout-s2']\n"
+    file = hashlib.sha256("\n".join([*ERRORS, ""]).encode()).digest()
+    expected = hashlib.sha256(arms + 4 * file).hexdigest()
+    assert figure_digest(FIGURES[0], comparison, folders) == expected
+    draw_figure(FIGURES[0], tmp_path, comparison, folders)
+    assert drawn_from(tmp_path / "curves.png") == expected
+    # Of the first layer one run of each arm is shown.
+    file = hashlib.sha256((tmp_path / "none-s1/first_layer.json").read_bytes()).digest()
+    expected = hashlib.sha256(arms + 2 * file).hexdigest()
+    assert figure_digest(FIGURES[1], comparison, folders) == expected
+
+
+def test_a_checksum_tells_what_was_monitored(tmp_path):
+    lines = ("epoch,val/error,val_loss", "0,1,1")
+    digests = {
+        figure_digest(FIGURES[0], *compared(tmp_path, lines, monitor=monitor, mode=mode))
+        for monitor in ("val/error", "val_loss")
+        for mode in ("min", "max")
+    }
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    "lines", [("epoch,val/error", "0,many"), ("epoch,val/error", "0,1,2"), ("val/error", "1")]
+)
+def test_damaged_metrics_are_one_sentence(tmp_path, lines):
+    comparison, folders = compared(tmp_path, lines)
+    for use in (curves, FIGURES[0].caption):
+        with pytest.raises(UserError, match=r"metrics.csv is not a table of metrics"):
+            use(comparison, folders)

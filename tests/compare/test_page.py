@@ -9,17 +9,17 @@ from PIL import Image
 
 from bclightning.cli.main import main
 
-METHODS = ("none", "stochastic")
+REGULARIZERS = ("none", "stochastic")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Four short runs of two methods."""
+    """Four short runs of two regularizers."""
     from pathlib import Path
 
     root = tmp_path_factory.mktemp("runs")
     tiny = Path(__file__).parents[1] / "configs" / "tiny.yaml"
-    for method in METHODS:
+    for regularizer in REGULARIZERS:
         for seed in (1, 2):
             main(
                 [
@@ -31,11 +31,11 @@ def runs(tmp_path_factory):
                     "--experiment",
                     "e",
                     "--run_id",
-                    f"{method}-s{seed}",
+                    f"{regularizer}-s{seed}",
                     "--seed_everything",
                     str(seed),
                     "--model.network.regularizer",
-                    method,
+                    regularizer,
                 ]
             )
     return root / "e"
@@ -52,11 +52,16 @@ def page(folder, runs, capsys):
 def test_a_page_holds_table_figures_and_records(page, capsys):
     main(["compare", "--check", "results/tiny"])
     text = (page / "README.md").read_text()
-    for method in METHODS:
-        assert f"| {method} | 2 | " in text
-        assert f"bcl fit --config results/tiny/{method}-s1/config.yaml" in text
-        assert (page / f"{method}-s2" / "run.json").exists()
+    for regularizer in REGULARIZERS:
+        assert f"| {regularizer} | 2 | " in text
+        assert f"bcl fit --config results/tiny/{regularizer}-s1/config.yaml" in text
+        assert (page / f"{regularizer}-s2" / "run.json").exists()
     assert "## Pairs" in text
+    assert "## Evaluation weights\n\n| arm | binary, BN as trained | binary, BN re-est" in text
+    assert "binary (its method 1), real (method 2)" in text
+    assert (
+        "Errors in percent, mean ± standard deviation over *n* seeds, at the epoch with the" in text
+    )
     for name in ("curves.png", "weights.png", "features.png"):
         assert f"({name})" in text
         with Image.open(page / name) as image:
@@ -84,20 +89,20 @@ def test_a_folder_of_runs_is_not_made_a_page(folder, runs, refused, tmp_path):
 
 
 def test_writing_again_forgets_what_is_no_longer_compared(page, runs):
-    main(["compare", *(str(runs / f"{m}-s1") for m in METHODS), "--write", "results/tiny"])
+    main(["compare", *(str(runs / f"{m}-s1") for m in REGULARIZERS), "--write", "results/tiny"])
     assert not (page / "none-s2").exists()
     main(["compare", "--check", "results/tiny"])
 
 
 def damage_figure(page):
-    from bclightning.compare.figures import draw
+    from bclightning.compare.figures import FIGURES, draw_figure
     from bclightning.compare.page import _read
 
     comparison, folders = _read(page)
     metrics = page / "none-s1" / "metrics.csv"
     before = metrics.read_text()
     metrics.write_text(before.replace("0.", "0.0", 1))
-    draw(page / "curves.png", comparison, folders)
+    draw_figure(FIGURES[0], page, comparison, folders)
     metrics.write_text(before)
 
 
@@ -113,7 +118,7 @@ def edit(path, old, new):
         (lambda p: edit(p / "README.md", "| none | 2", "| none | 3"), "in line 7: it says"),
         (lambda p: (p / "README.md").write_text("# digits\n"), "has 1 lines"),
         (lambda p: (p / "README.md").unlink(), "there is no page"),
-        (lambda p: edit(p / "none-s1/run.json", '"error": ', '"error": 1'), "differs"),
+        (lambda p: edit(p / "none-s1/run.json", '"value": ', '"value": 1'), "differs"),
         (lambda p: edit(p / "none-s1/metrics.csv", "0,", "1,"), "drawn from other data"),
         (damage_figure, "curves.png was drawn from other data"),
         (lambda p: (p / "weights.png").unlink(), "weights.png is missing"),
@@ -137,6 +142,43 @@ def test_what_cannot_be_a_page(folder, runs, refused, tmp_path):
     (other / "a" / "metrics.csv").unlink()
     assert "has no metrics.csv" in refused("compare", str(other), "--write", "results/tiny")
     assert not (folder / "results" / "tiny" / "README.md").exists()
+
+
+@pytest.fixture
+def accurate(runs, tmp_path):
+    """The same runs as those of a module that logs metrics of its own."""
+    mine = tmp_path / "accurate"
+    shutil.copytree(runs, mine)
+    for record in mine.glob("*/run.json"):
+        content = json.loads(record.read_text())
+        own = {"monitor": "val_acc", "monitor_mode": "max", "test_metric": "test_acc"}
+        content |= {**own, "best_score": 0.987654 + content["seed"] / 100}
+        for entry in content["test"]:
+            entry["value"] = 0.9
+        record.write_text(json.dumps(content))
+        metrics = record.with_name("metrics.csv")
+        metrics.write_text(
+            metrics.read_text().replace("val/error", "val_acc").replace("train/loss", "other")
+        )
+    return mine
+
+
+def test_a_page_says_what_was_monitored(folder, accurate, runs, refused):
+    main(["compare", str(accurate), "--write", "results/tiny"])
+    main(["compare", "--check", "results/tiny"])
+    text = (folder / "results/tiny/README.md").read_text()
+    assert "| arm | n | best val_acc (max) | test_acc |" in text
+    assert "| none | 2 | 1.003 ± 0.007071 | 0.9000 ± 0.000 |" in text
+    assert (
+        "Mean ± standard deviation over *n* seeds, at the epoch with the highest val_acc;" in text
+    )
+    assert "test_acc by the evaluation weights of the paper's section 2.6" in text
+    assert "*By epoch: val_acc, means over seeds, the range over seeds shaded.*" in text
+    assert "error" not in text
+    words = ("compare", str(accurate), str(runs), "--write", "results/both")
+    assert "one monitored metric, and these runs are of several: digits; digits, best val_acc" in (
+        refused(*words)
+    )
 
 
 def test_a_run_that_failed_is_not_hidden(folder, runs, page, tmp_path):
@@ -167,7 +209,7 @@ def test_a_sweeps_page_says_how_to_make_it_again(folder, runs):
         "name": "swept",
         "description": "What it is for.",
         "recipe": "digits.yaml",
-        "methods": list(METHODS),
+        "methods": list(REGULARIZERS),
         "overrides": {"trainer.max_epochs": 3},
         "space": {
             "model.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
@@ -187,6 +229,7 @@ def test_a_sweeps_page_says_how_to_make_it_again(folder, runs):
         "4 trials of `model.learning_rate` from 0.001 to 0.1 on a logarithmic scale and "
         "`data.batch_size` among 20, 50, drawn by"
     ) in text
-    assert "- 3 final runs of each method" in text
+    assert "The trial with the lowest validation error gives the arm its setting." in text
+    assert "- 3 final runs of each arm" in text
     assert "bcl sweep results/swept/sweep.yaml" in text
     main(["compare", "--check", "results/swept"])

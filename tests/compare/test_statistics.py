@@ -47,7 +47,7 @@ def test_there_is_no_test_without_spread_or_with_one_run():
 
 def test_one_run_has_no_spread_and_none_no_mean():
     assert str(summarize([1.234])) == "1.23"
-    assert summarize([1.234]).interval == "-"
+    assert summarize([1.234]).interval_text(str) == "-"
     with pytest.raises(ValueError, match="nothing to summarize"):
         summarize([])
 

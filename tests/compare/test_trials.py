@@ -9,11 +9,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bclightning.cli.main import main
-from bclightning.compare import trials as search
-from bclightning.compare.figures import COLOURS
+from bclightning.compare.arms import Arm, Comparison
+from bclightning.compare.figures import COLOURS, MARKERS, arm_styles
+from bclightning.compare.metric import Metric
+from bclightning.compare.trials import (
+    TRIALS as TABLE,
+)
+from bclightning.compare.trials import (
+    draw_trials,
+    read_trials,
+    trials_digest,
+    trials_section,
+    write_trials,
+)
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 from bclightning.sweep.definition import Definition
+from bclightning.vocabulary import REGULARIZERS
 
 DIGITS = Path(__file__).parents[2] / "results" / "digits"
 
@@ -31,20 +43,33 @@ SWEEP = Definition.parse(
 )
 
 
-def trial(method: str, number: int, rate: float, error: float | None) -> RunRecord:
+ERROR = Metric("val/error", "min")
+ACCURACY = Metric("val_acc", "max")
+
+
+def compared(*labels: str, monitor: Metric = ERROR) -> Comparison:
+    """A comparison of arms in this order."""
+    arms = tuple(
+        Arm(label, (RunRecord(f"{label}-s1", "mine", label, "digits", 1),), None)
+        for label in labels
+    )
+    return Comparison("digits", monitor, Metric("test/error"), arms, (), (), "test", {}, ())
+
+
+def trial(arm: str, number: int, rate: float, error: float | None) -> RunRecord:
     return RunRecord(
-        run_id=f"{method}-t{number}",
+        run_id=f"{arm}-t{number}",
         experiment="mine",
-        method=method,
+        regularizer=arm,
         data="digits",
         seed=0,
-        arm=method,
+        arm=arm,
         stage="tune",
         trial=number,
         status="failed" if error is None else "finished",
         reason="the loss is nan, from step 3 on" if error is None else "",
-        validation_error=error,
-        settings={"model.learning_rate": rate, "model.network.init_args.dropout": 0.5},
+        best_score=error,
+        hyperparameters={"model.learning_rate": rate, "model.network.init_args.dropout": 0.5},
     )
 
 
@@ -56,34 +81,34 @@ TRIALS = [
 ]
 
 
-def test_the_table_has_each_trial_in_the_methods_order(tmp_path):
-    search.keep(tmp_path, [*TRIALS, RunRecord("f", "mine", "none", "digits", 1)], SWEEP)
+def test_the_table_has_each_trial_in_the_arms_order(tmp_path):
+    write_trials(tmp_path, [*TRIALS, RunRecord("f", "mine", "none", "digits", 1)], SWEEP)
     assert (tmp_path / "trials.csv").read_text().splitlines() == [
-        "method,trial,status,validation_error,model.learning_rate,model.network.dropout,reason",
+        "arm,trial,status,best_score,model.learning_rate,model.network.dropout,reason",
         "none,0,finished,2.5,0.1,0.5,",
         'none,1,failed,,0.01,0.5,"the loss is nan, from step 3 on"',
         "dropout,0,finished,4.0,0.1,0.5,",
         "dropout,1,finished,3.0,0.01,0.5,",
     ]
-    assert [set(read.settings) for read in search.read(tmp_path)] == [set(SWEEP.space)] * 4
+    assert [set(read.searched) for read in read_trials(tmp_path)] == [set(SWEEP.space)] * 4
     before = (tmp_path / "trials.csv").read_bytes()
     # A page that is made of itself has no trials any more, and keeps their table.
-    search.keep(tmp_path, [], SWEEP)
+    write_trials(tmp_path, [], SWEEP)
     assert (tmp_path / "trials.csv").read_bytes() == before
-    text = "\n".join(search.section(tmp_path))
+    text = "\n".join(trials_section(tmp_path, ERROR))
     assert "4 trials (1 failed, 3 finished)" in text
     assert "crosses are trials that did not finish" in text
 
 
-def test_the_figure_joins_a_methods_trials_and_crosses_out_what_failed(tmp_path):
-    search.keep(tmp_path, TRIALS, SWEEP)
-    figure = search.figure(tmp_path, SWEEP, ["none", "dropout"])
+def test_the_figure_joins_an_arms_trials_and_crosses_out_what_failed(tmp_path):
+    write_trials(tmp_path, TRIALS, SWEEP)
+    figure = draw_trials(tmp_path, SWEEP, compared("none", "dropout"))
     rates, rules = figure.axes
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in rates.lines]
     assert drawn == [([0.1], [2.5]), ([0.01], [0.98]), ([0.01, 0.1], [3.0, 4.0]), ([], [])]
     assert (rates.get_xlabel(), rates.get_xscale()) == ("model.learning_rate", "log")
-    # A method has the colour of its row in the table, here and in the other figures.
-    (other, _) = search.figure(tmp_path, SWEEP, ["dropout", "none"]).axes
+    # An arm has the colour of its place in the table, here and in the other figures.
+    (other, _) = draw_trials(tmp_path, SWEEP, compared("dropout", "none")).axes
     assert other.lines[0].get_color() == rates.lines[0].get_color() == COLOURS[0]
     assert list(other.lines[0].get_xdata()) == [0.01, 0.1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "dropout"]
@@ -92,17 +117,61 @@ def test_the_figure_joins_a_methods_trials_and_crosses_out_what_failed(tmp_path)
     assert list(rules.lines[2].get_xdata()) == ["0.5", "0.5"]
 
 
+def test_an_arms_colour_is_that_of_its_curve_whatever_the_sweeps_order(tmp_path):
+    write_trials(tmp_path, TRIALS, SWEEP)
+    for comparison in (compared("dropout", "none"), compared("none"), compared("dropout")):
+        axes = draw_trials(tmp_path, SWEEP, comparison).axes[0]
+        # By arm a line of its values and one of crosses, in the order of the table and then others.
+        order = [*(arm.label for arm in comparison.arms), *SWEEP.arms]
+        for place, arm in enumerate(dict.fromkeys(order)):
+            values, crosses = axes.lines[2 * place : 2 * place + 2]
+            style = arm_styles(comparison, SWEEP.arms)[arm]
+            assert values.get_label() == arm
+            assert (values.get_color(), values.get_marker()) == (style.colour, style.marker)
+            assert crosses.get_color() == style.colour
+            assert style == arm_styles(comparison).get(arm, style)
+            assert (style.colour, style.marker) == (COLOURS[place], MARKERS[place])
+
+
+def test_a_metric_that_is_to_be_high_is_named_and_not_drawn_as_an_error(tmp_path):
+    write_trials(tmp_path, TRIALS, SWEEP)
+    rates, _ = draw_trials(tmp_path, SWEEP, compared("none", monitor=ACCURACY)).axes
+    assert (rates.get_yscale(), rates.get_ylabel()) == ("linear", "val_acc")
+    # The crosses have their room above the highest value.
+    assert rates.get_ylim()[1] > 4.0 + 0.2 * (4.0 - 2.5)
+    text = "\n".join(trials_section(tmp_path, ACCURACY))
+    assert "*Best val_acc of the search's trials, a line for each arm; crosses" in text
+    assert "Validation error of the search's trials" in trials_section(tmp_path, ERROR)[2]
+    assert trials_digest(tmp_path, ACCURACY) != trials_digest(tmp_path, ERROR)
+
+
+def test_tables_of_version_0_1_0_are_read(tmp_path):
+    write_trials(tmp_path, TRIALS, SWEEP)
+    today = read_trials(tmp_path)
+    path = tmp_path / TABLE
+    header, *lines = path.read_text().splitlines()
+    old = header.replace("arm,trial,status,best_score", "method,trial,status,validation_error")
+    path.write_text("\n".join([old, *lines]) + "\n")
+    assert read_trials(tmp_path) == today
+    # The first tables had no reasons.
+    cut = [line.rpartition(',"' if '"' in line else ",")[0] for line in [old, *lines]]
+    path.write_text("\n".join(cut) + "\n")
+    assert read_trials(tmp_path) == today
+    assert [trial.arm for trial in read_trials(DIGITS)][::12] == list(REGULARIZERS)
+
+
 def test_without_a_search_there_is_nothing_to_show(tmp_path):
-    assert search.read(tmp_path) == search.section(tmp_path) == []
+    assert read_trials(tmp_path) == trials_section(tmp_path, ERROR) == []
 
 
-@given(st.text(st.sampled_from('a1.,\n\r\0"\ud800é-'), max_size=60))
+@pytest.mark.parametrize("score", ["best_score", "validation_error"])
+@given(text=st.text(st.sampled_from('a1.,\n\r\0"\ud800é-'), max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_table_is_told_and_never_a_traceback(tmp_path, text):
-    header = "method,trial,status,validation_error,x\n"
+def test_a_damaged_table_is_told_and_never_a_traceback(tmp_path, score, text):
+    header = f"arm,trial,status,{score},x\n"
     (tmp_path / "trials.csv").write_bytes((header + text).encode("utf-8", "surrogatepass"))
     with contextlib.suppress(UserError):
-        search.read(tmp_path)
+        read_trials(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +186,7 @@ def test_a_damaged_table_is_told_and_never_a_traceback(tmp_path, text):
 def test_a_page_that_its_trials_do_not_bear_out_is_refused(folder, refused, harm, said):
     page = folder / "results" / "digits"
     shutil.copytree(DIGITS, page)
+    main(["compare", str(page), "--write", str(page)])
     main(["compare", "--check", str(page)])
     harm(page)
     assert said in refused("compare", "--check", str(page))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ def fit(tiny, run_id, mode, *words) -> RunRecord:
 def said_of(record: RunRecord) -> dict:
     """What W&B is told of a run."""
     names = (
-        *("run_id", "experiment", "method", "data", "seed", "epochs", "arm", "stage", "settings"),
-        *("status", "best_epoch", "validation_error", "chosen", "split_sizes", "binary_weights"),
-        *("real_weights", "float_bytes", "packed_bytes", "train_seconds"),
+        *("run_id", "experiment", "regularizer", "data", "seed", "epochs", "arm", "stage"),
+        *("hyperparameters", "status", "monitor", "monitor_mode", "best_epoch", "best_score"),
+        *("test_metric", "evaluation", "split_sizes", "binary_weights", "real_weights"),
+        *("float_bytes", "packed_bytes", "train_seconds"),
     )
     facts = {name: getattr(record, name) for name in names}
     facts["arm"] = record.arm_name
@@ -59,7 +61,92 @@ def test_runs_logged_online_come_back_as_they_were_recorded(folder, tiny, server
     capsys.readouterr()
     main(["compare", "--wandb", "me/p", "--format", "json"])
     (compared,) = json.loads(capsys.readouterr().out)
-    assert {row["method"]: row["n"] for row in compared["rows"]} == {"none": 1, "stochastic": 2}
+    assert {arm["arm"]: arm["n"] for arm in compared["arms"]} == {"none": 1, "stochastic": 2}
+
+
+def logged(server, run_id: str, config: dict, summary: dict) -> None:
+    """A run on the server, with what all versions tell of one."""
+    common = {
+        "arm": "mine",
+        "data_set": "digits",
+        "seed": 3,
+        "split_sizes": {"train": 10},
+        "binary_weights": 5,
+        "real_weights": 6,
+        "trainer": {"max_epochs": 7},
+        "model": {"learning_rate": 0.5},
+        "seed_everything": 3,
+    }
+    server.runs[run_id] = {
+        "project": "p",
+        "displayName": run_id,
+        "groupName": "group",
+        "jobType": "final",
+        "state": "finished",
+        "config": {key: {"value": value} for key, value in {**common, **config}.items()},
+        "summary": {"best_epoch": 4, "train_seconds": 1.5, "packed_bytes": 8, **summary},
+        "history": [],
+    }
+
+
+EVALUATION = {"weights": "real", "batch_norm": "re-estimated"}
+
+
+def test_a_run_with_any_metric_is_read(server):
+    config = {
+        "regularizer": "stochastic",
+        "evaluation": EVALUATION,
+        "monitor": "val_acc",
+        "monitor_mode": "max",
+        "test_metric": "test/acc",
+        "purpose": {"stage": "final", "trial": 2},
+    }
+    summary = {
+        "best_score": 0.98,
+        "best/val_acc": 0.98,
+        "test_value": 0.97,
+        "test/acc": 0.97,
+        "test/acc/real/re-estimated": 0.97,
+        "test/acc/binary/as_trained": 0.9,
+        # Of others, which the run's module may log.
+        "test/acc/top/five": 1.0,
+        "test/error/real/re-estimated": 3.0,
+        "val_acc": 0.5,
+    }
+    logged(server, "new", config, summary)
+    (record,) = records_from_wandb("me/p")
+    assert (record.run_id, record.experiment, record.stage) == ("new", "group", "final")
+    assert (record.monitor, record.monitor_mode, record.test_metric) == (
+        "val_acc",
+        "max",
+        "test/acc",
+    )
+    assert (record.best_epoch, record.best_score, record.test_value) == (4, 0.98, 0.97)
+    assert record.tested_with("binary", "as trained") == 0.9
+    assert len(record.test) == 2
+    assert (record.regularizer, record.arm, record.seed) == ("stochastic", "mine", 3)
+    assert (record.epochs, record.trial, record.status) == (7, 2, "finished")
+    assert record.hyperparameters == {"trainer.max_epochs": 7, "model.learning_rate": 0.5}
+
+
+def test_a_run_that_version_0_1_0_logged_is_still_read(server):
+    config = {"method": "stochastic", "chosen": EVALUATION, "job": {"stage": "final", "trial": 2}}
+    summary = {
+        "best/val/error": 2.5,
+        "test/error": 3.5,
+        "test/error/real/re-estimated": 3.5,
+        "test/error/binary/as_trained": 9.0,
+    }
+    logged(server, "old", config, summary)
+    (old,) = records_from_wandb("me/p")
+    assert (old.monitor, old.monitor_mode, old.test_metric) == ("val/error", "min", "test/error")
+    assert (old.best_score, old.test_value, old.trial) == (2.5, 3.5, 2)
+    assert old.evaluation == EVALUATION
+    # A run of today with the same settings is the same but for its name.
+    config = {"regularizer": "stochastic", "evaluation": EVALUATION, "purpose": config["job"]}
+    logged(server, "new", config, {**summary, "best_score": 2.5, "test_value": 3.5})
+    _, new = records_from_wandb("me/p")
+    assert replace(new, run_id="old") == old
 
 
 def test_an_offline_run_is_uploaded_by_wandb_sync(folder, tiny, server):
@@ -74,7 +161,7 @@ def test_an_offline_run_is_uploaded_by_wandb_sync(folder, tiny, server):
     assert len(errors) == 3
 
 
-def test_the_workspace_groups_by_method_and_shows_errors_curves_and_settings(server, capsys):
+def test_the_workspace_groups_by_arm_and_shows_errors_curves_and_settings(server, capsys):
     main(["compare", "--workspace", "me/p"])
     assert "me/p" in capsys.readouterr().out
     (view,) = server.views
