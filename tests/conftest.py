@@ -1,9 +1,11 @@
-"""What tests share: a clean environment, the command line, small data in real formats."""
+"""What tests share: a clean environment, seeds, the command line, small data in real formats."""
 
 import gzip
 import hashlib
 import io
+import os
 import pickle
+import random
 import shutil
 import subprocess
 import tarfile
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from wandb_server import KEY
 
 from bclightning.cli.main import main
@@ -19,6 +22,45 @@ from bclightning.data import CIFAR10, MNIST, SVHN
 from bclightning.data.files import DataFile
 
 CONFIGS = Path(__file__).parent / "configs"
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # Each worker has a core, here and in the processes that it starts.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+# Set where CI runs: a test that is skipped without being marked ``may_skip`` then is a failure,
+# since it would go unnoticed that something is not tested any more.
+NO_SKIPS = "BCL_NO_SKIPS"
+
+undeclared_skips = []
+
+
+def pytest_runtest_logreport(report):
+    """Note what is skipped; with several workers this is called where all of them report."""
+    if report.skipped and not hasattr(report, "wasxfail") and "may_skip" not in report.keywords:
+        undeclared_skips.append(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    """Let skipped tests fail the session where they must not be."""
+    if undeclared_skips and os.environ.get(NO_SKIPS) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name them."""
+    if undeclared_skips and os.environ.get(NO_SKIPS):
+        terminalreporter.section("skipped, which fails here")
+        for test in undeclared_skips:
+            terminalreporter.line(test)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Random numbers that are the same in each run of a test."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
