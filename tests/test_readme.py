@@ -70,7 +70,9 @@ def test_its_settings_are_accepted(folder, capsys, command, method):
 
 
 # Those that need a server or another package, which the tests of their own subjects provide.
-ELSEWHERE = re.compile(r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python benchmarks")
+ELSEWHERE = re.compile(
+    r"--storage|--wandb |--workspace|^pip|^wandb|^pytest|^python benchmarks|mypackage"
+)
 
 
 @pytest.mark.slow
@@ -112,12 +114,20 @@ def test_its_benchmarks_run(folder):
 def test_every_command_is_one_that_is_tested_here():
     known = (
         *("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict"),
+        "bcl fit --model",
         *("bcl export", "bcl summary", "bcl reproduce"),
     )
     others = [c for c in COMMANDS if not c.startswith(known)]
     assert [c for c in others if not c.startswith(("bcl sweep", "bcl compare"))] == [
         c for c in others if ELSEWHERE.search(c) and not c.startswith("bcl")
     ]
+
+
+def test_a_module_of_ones_own_trains_as_it_says(folder, capsys):
+    (command,) = [c for c in COMMANDS if "mypackage.MyModule" in c]
+    own = command.replace("mypackage.MyModule", "own_modules.Regression")
+    main(shlex.split(own.replace("mypackage.MyData", "own_modules.Table"))[1:])
+    assert "val_loss" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -139,7 +149,7 @@ def test_its_links_lead_somewhere():
 
 def test_every_public_name_is_there():
     assert all(hasattr(bclightning, name) for name in bclightning.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No bclightning attribute nothing"):
         _ = bclightning.nothing
 
 
@@ -150,7 +160,7 @@ def tables() -> list[tuple[str, list[str]]]:
 
 
 def test_each_table_of_results_says_where_it_is_from():
-    assert len(tables()) == len(re.findall(r"^\| method \|.*\| paper", README, re.MULTILINE))
+    assert len(tables()) == len(re.findall(r"^\| arm \|.*\| paper", README, re.MULTILINE))
 
 
 @pytest.mark.parametrize(("folder", "lines"), tables(), ids=[folder for folder, _ in tables()])
@@ -158,15 +168,15 @@ def test_its_figures_are_those_of_the_records(folder, lines):
     """Every figure of ours in a table is made again from committed records."""
     (comparison,) = compare([run.record for run in gather([str(ROOT / folder)])])
     headings, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [cells[0] for cells in rows] == [row.label for row in comparison.rows]
+    assert [cells[0] for cells in rows] == [row.label for row in comparison.arms]
     n, epochs = map(int, re.findall(r"ours \(n = (\d+), (\d+) epochs\)", headings[1])[0])
-    for row, cells in zip(comparison.rows, rows, strict=True):
+    for row, cells in zip(comparison.arms, rows, strict=True):
         assert {run.epochs for run in row.runs} == {epochs}
         assert row.test.n == n
         made = {
             headings[0]: row.label,
             headings[1]: str(row.test),
-            "test-time weights": row.chosen,
+            "evaluation weights": row.evaluation,
             "ours as a 1-bit model": "-" if row.one_bit is None else str(row.one_bit),
         }
         shown = dict(zip(headings, cells, strict=True))
