@@ -156,3 +156,15 @@ def test_the_band_and_what_may_explain_a_difference():
     assert what_changed(records[0], records[0]) == []
     dirty = RunRecord("r", "e", "none", "d", 0, git={"commit": "a", "dirty": True})
     assert what_changed(records[0], dirty) == ["changes that were not committed"]
+
+
+def test_random_numbers_are_derived_as_the_record_says(recorded, capsys):
+    """By another version of the seeds another run comes out: records of format 1 keep theirs."""
+    main(["reproduce", str(recorded)])
+    change_record(seeding=1)
+    assert failed(str(recorded))
+    content = json.loads((RUN / "run.json").read_text())
+    del content["seeding"]
+    (RUN / "run.json").write_text(json.dumps({**content, "format": 1}))
+    assert RunRecord.read(RUN / "run.json").seeding == 1
+    assert failed(str(recorded))

@@ -268,3 +268,23 @@ def test_w_and_b_sees_method_data_seed_and_results(folder, tiny):
 
 def test_the_chosen_method_of_a_network_without_binary_weights_is_its_own():
     assert default_evaluation(torch.nn.Linear(2, 2)) == ("real", "as trained")
+
+
+def test_the_statistics_of_the_test_are_those_that_chose_the_epoch(folder, tiny, monkeypatch):
+    """One rule for which images batch norm is re-estimated from, in a run and in `bcl test`."""
+    from bclightning.data import Digits
+    from bclightning.training.batch_norm import STATISTICS_IMAGES
+
+    limits, loader = [], Digits.statistics_dataloader
+
+    def noted(self, limit=None):
+        limits.append(limit)
+        return loader(self, limit)
+
+    monkeypatch.setattr(Digits, "statistics_dataloader", noted)
+    stochastic = ["--model.network.regularizer", "stochastic", "--run_id", "r"]
+    main(["fit", "--config", tiny, "--trainer.max_epochs", "2", *stochastic])
+    main(["test", "r"])
+    main(["predict", "r"])
+    # Twice in training, once for all evaluation weights of each test, once to predict.
+    assert limits == [STATISTICS_IMAGES] * 5

@@ -257,3 +257,17 @@ def test_secrets_are_in_no_file(tmp_path, monkeypatch):
 
 def test_what_to_type_next():
     assert how_to_look(Path("r"), "online") == ["wandb leet r/wandb"]
+
+
+def test_w_and_b_still_has_the_setting_that_keeps_metadata_out():
+    """Its name begins with W&B's mark for what may change."""
+    import wandb
+
+    assert "x_disable_meta" in wandb.Settings.model_fields
+
+
+def test_a_w_and_b_that_cannot_leave_metadata_out_is_not_logged_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("bclightning.tracking.logger._NO_METADATA", "x_renamed")
+    with pytest.warns(TrackingWarning, match=r"has no setting x_renamed.*install an older wandb"):
+        assert start(tmp_path) is None
+    assert not list(tmp_path.rglob("*.wandb"))
