@@ -14,7 +14,7 @@ def megabytes(size: int) -> str:
 
 
 def short(number: float) -> str:
-    """A count with three digits that matter.
+    """A count with three significant digits.
 
     Example:
         >>> [short(n) for n in (950, 10240, 2913290, 617_000_000)]
@@ -24,7 +24,7 @@ def short(number: float) -> str:
 
 
 def joules(energy: float) -> str:
-    """An energy with three digits that matter.
+    """An energy with three significant digits.
 
     Example:
         >>> joules(1.896e-3), joules(6.3e-5), joules(2.1e-9)
@@ -34,7 +34,7 @@ def joules(energy: float) -> str:
 
 
 def _scaled(number: float, scales: tuple[tuple[float, str], ...]) -> str:
-    # By half a unit of the last digit less than a scale, rounding would arrive at it.
+    # Rounding to three digits reaches a scale from slightly below it: 999.6 is 1.00 k, not 1000.
     scale, unit = next((pair for pair in scales if number >= 0.9995 * pair[0]), scales[-1])
     value = number / scale
     if not unit:
@@ -44,11 +44,11 @@ def _scaled(number: float, scales: tuple[tuple[float, str], ...]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words.
+    """A time in seconds, minutes and seconds, or hours and minutes.
 
     Example:
-        >>> duration(75.2)
-        '1 min 15 s'
+        >>> duration(7.25), duration(75.2), duration(7380)
+        ('7.2 s', '1 min 15 s', '2 h 3 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
 
 
 def score(metric: str, value: float) -> str:
-    """A metric's value: errors in percent with two digits, others with four that matter.
+    """A metric's value: errors in percent with two decimals, others with four significant digits.
 
     Example:
         >>> score("val/error", 1.234), score("val_loss", 0.123456)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all: a temporary file in the same folder, fsync, replace."""
+"""Files that are complete or do not exist: a temporary file in the same folder, fsync, replace."""
 
 import contextlib
 import errno
@@ -15,9 +15,9 @@ TEMPORARY_SUFFIX = ".part"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file that takes the place of `path` when the block ends without an error.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
-    A reader of `path` sees the old content or the new, never a part of it, also after a kill or a
+    A reader of `path` sees the old content or the new, never a part of it, even after a kill or a
     loss of power: the content and then the folder's entry are flushed to the disk.
 
     Args:
@@ -25,8 +25,8 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         mode: ``"wb"`` or ``"w"`` (UTF-8).
 
     Raises:
-        MachineError: The disk is full, or nothing can be written there. The old content is intact
-            and nothing is left behind.
+        MachineError: The disk is full, or the file cannot be written. The old content is intact
+            and no temporary file is left.
 
     Example:
         >>> import tempfile
@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         )
         try:
             with os.fdopen(descriptor, mode, encoding=encoding) as file:
-                # mkstemp makes files private; what replaces a file of the user's should not be.
+                # mkstemp's files are private, and this one replaces an ordinary file.
                 os.fchmod(file.fileno(), 0o666 & ~_umask())
                 yield file
                 file.flush()
@@ -60,14 +60,20 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
 
 
 def checked_target(path: str | os.PathLike[str]) -> Path:
-    """The path of a file to be written, where it can be one.
+    """The path of a file to write, checked before any work is done.
+
+    Args:
+        path: The path.
 
     Raises:
-        UserError: It is a folder, or there is no folder for it.
+        UserError: The path is a folder, or its folder does not exist.
 
     Example:
         >>> checked_target("scores.csv")
         PosixPath('scores.csv')
+        >>> checked_target("no-such-folder/scores.csv")
+        Traceback (most recent call last):
+        bclightning.errors.UserError: there is no folder no-such-folder for scores.csv
     """
     path = Path(path)
     if path.is_dir():
@@ -85,11 +91,11 @@ def _unwritable(error: OSError, path: Path) -> MachineError | None:
 
 
 class DiskFullError(MachineError):
-    """There was no space for a file."""
+    """The disk has no space for a file."""
 
 
 def full_disk(error: OSError, path: Path) -> DiskFullError | None:
-    """What to tell the user where an error means that the disk is full, else ``None``."""
+    """The error for the user if `error` means that the disk is full; `None` for other errors."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return DiskFullError(
@@ -99,7 +105,7 @@ def full_disk(error: OSError, path: Path) -> DiskFullError | None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Replace the content of `path` by `text` (UTF-8), whole or not at all."""
+    """Replace the content of `path` by `text` (UTF-8), completely or not at all."""
     with replacing(path, "w") as file:
         file.write(text)
 

@@ -1,4 +1,4 @@
-"""The benchmarks: verified files in, batches of tensors out."""
+"""The data sets: verified files in, batches of tensors out."""
 
 from bclightning.data.base import ImageDataModule
 from bclightning.data.cifar10 import CIFAR10

@@ -1,4 +1,4 @@
-"""Preprocessed arrays on the disk, keyed by everything that they depend on."""
+"""Preprocessed arrays on disk, keyed by everything that they depend on."""
 
 import hashlib
 import json
@@ -27,23 +27,24 @@ def cached_array(
     dtype: str,
     fill: Fill,
 ) -> Tensor:
-    """A memory-mapped array that is made once and found again.
+    """A memory-mapped array that is computed once and then read from the cache.
 
-    The file's name holds a hash of `depends_on`, of shape and dtype: whatever changes one of them
-    makes another file. A file that is not a complete array of this kind is made
-    again. Several
-    processes make it once.
+    The file's name contains a hash of `depends_on`, shape and dtype, so a change of one of them
+    makes another file. A file that is damaged, or not an array of this shape and dtype, is
+    computed again. Several processes that need the same array compute it once.
 
     Args:
-        folder: The cache folder, made if need be.
-        name: What the array is, for people who look into the folder.
-        depends_on: Plain data: checksums, parameters, a version of the code that fills.
-        shape: The array's shape.
-        dtype: Its dtype, as NumPy names it.
-        fill: Writes the content into a memory-mapped array.
+        folder: The cache folder, created if it does not exist.
+        name: Beginning of the file's name, for people who look into the folder.
+        depends_on: Everything that the content depends on, as plain data: checksums, parameters, a
+            version of the code in `fill`.
+        shape: Shape of the array.
+        dtype: NumPy's name of its dtype.
+        fill: Function that writes the content into a memory-mapped array.
 
     Returns:
-        A tensor over the mapped file. It is not to be written to: the file is mapped for reading.
+        A tensor over the mapped file. What is written to it stays in memory, and does not reach
+        the file.
 
     Raises:
         UserError: The disk is full, or the folder cannot be written to.
@@ -65,9 +66,9 @@ def cached_array(
     except OSError as error:
         raise full_disk(error, path) or UserError(
             f"the cache {path} cannot be written ({error.strerror}); "
-            "say where it can with --data.cache_dir DIR"
+            "give a folder that can with --data.cache_dir DIR"
         ) from error
-    # Copy-on-write, since torch has no read-only tensors: a write by mistake stays in memory.
+    # Copy-on-write, since torch has no read-only tensors.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
@@ -80,14 +81,14 @@ def _is_whole(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
 
 
 def _make(path: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> None:
-    # Written in place and renamed when whole; a name of its own kind tells what a kill left.
+    # Renamed when it is complete; the suffix marks what a killed process leaves.
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     temporary.unlink(missing_ok=True)
     try:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        # All of its space now: on a full disk a mapped page that cannot be written is a signal
-        # that ends the process, where this is an error.
-        if hasattr(os, "posix_fallocate"):  # macOS has none
+        # All of the space is allocated now, which on a full disk is an error; a mapped page that
+        # cannot be written later is a signal that ends the process.
+        if hasattr(os, "posix_fallocate"):  # not on macOS
             with temporary.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         fill(array)

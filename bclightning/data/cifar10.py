@@ -1,4 +1,4 @@
-"""CIFAR-10, in the files of its publishers, whitened (section 3.2)."""
+"""CIFAR-10, read from its published files and whitened (section 3.2)."""
 
 import io
 import pickle
@@ -37,13 +37,13 @@ def _batch(name: str, md5: str, size: int) -> DataFile:
 class CIFAR10(CachedImageDataModule):
     """50,000 and 10,000 colour images of 32 x 32 pixels, contrast-normalized and ZCA-whitened.
 
-    The last 5,000 training images validate. Whitening is estimated on the 45,000 that train; the
-    authors' code took all 50,000. The result is cached, in 0.7 GB. Arguments as of
-    `CachedImageDataModule`; the files lie in ``root/cifar-10-batches-py`` as torchvision lays them.
+    The last 5,000 training images are the validation set. Whitening is estimated on the other
+    45,000; the authors' code used all 50,000. The result is cached and takes 0.7 GB. The arguments
+    are those of `CachedImageDataModule`; the files are in ``root/cifar-10-batches-py``, as in
+    torchvision.
 
     Raises:
-        DataError: In `prepare_data`: a file is damaged, or missing and cannot be
-            downloaded.
+        DataError: In `prepare_data`: a file is damaged, or missing and cannot be downloaded.
     """
 
     name: str = "cifar10"
@@ -80,7 +80,7 @@ class CIFAR10(CachedImageDataModule):
     )
 
     def prepare_data(self) -> None:
-        """Make sure of the six batch files, from the archive where they are missing."""
+        """Verify the six batch files, and extract from the archive those that are missing."""
         missing = [file for file in self.files if not (self.root / file.name).exists()]
         if missing:
             extract(obtain(self.archive, self.root), missing, self.root)
@@ -89,7 +89,7 @@ class CIFAR10(CachedImageDataModule):
         self.loaded_splits()
 
     def load_splits(self) -> dict[str, ImageTensors]:
-        """Find the whitened images in the cache, or whiten them."""
+        """Read the whitened images from the cache, or whiten them."""
         *train_files, test_file = self.files
         batches = [read_batch(file, self.root) for file in train_files]
         labels = torch.cat([labels for _, labels in batches])
@@ -122,7 +122,7 @@ class CIFAR10(CachedImageDataModule):
         }
 
     def preprocessing(self) -> Preprocessing:
-        """Contrast normalization and the whitening, which is estimated again."""
+        """Contrast normalization and whitening; the whitening is estimated again."""
         pixels = torch.cat([read_batch(file, self.root)[0] for file in self.files[:-1]])
         training = pixels[: len(pixels) - self.validation_images].float()
         whiten = ZCA.fit(global_contrast_normalize(training, CONTRAST_SCALE), ZCA_BIAS)
@@ -130,15 +130,20 @@ class CIFAR10(CachedImageDataModule):
         return Preprocessing("whitened", CONTRAST_SCALE, tensors)
 
     def test_pixels(self) -> Tensor:
-        """The test images as bytes."""
+        """Pixels of the test images, uint8."""
         return read_batch(self.files[-1], self.root)[0]
 
 
 def extract(archive: Path, files: list[DataFile], root: Path) -> None:
-    """Take known files out of a verified archive, and nothing else that may be in it.
+    """Extract known files from a verified archive, and nothing else that may be in it.
+
+    Args:
+        archive: Path of the archive.
+        files: The files to extract.
+        root: The data folder.
 
     Raises:
-        DataError: The archive lacks one of them.
+        DataError: The archive does not contain one of the files.
     """
     with (
         filelock.FileLock(archive.with_name(f".{archive.name}.lock")),
@@ -160,11 +165,15 @@ def extract(archive: Path, files: list[DataFile], root: Path) -> None:
 def read_batch(file: DataFile, root: Path) -> tuple[Tensor, Tensor]:
     """Read images (count, 3, 32, 32), uint8, and labels (count,) from a batch file.
 
-    The file is a pickle: it is parsed only after its checksum matched, and then with nothing
-    allowed but what such a file needs.
+    The file is a pickle: it is parsed only after its checksum matched, and may then name nothing
+    but NumPy's arrays.
+
+    Args:
+        file: The batch file.
+        root: The data folder.
 
     Raises:
-        DataError: The file is damaged, or not such a file.
+        DataError: The file is damaged, or not a batch file.
     """
     path = obtain(file, root)
     content = path.read_bytes()
@@ -178,16 +187,16 @@ def read_batch(file: DataFile, root: Path) -> tuple[Tensor, Tensor]:
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Builds arrays of numbers, and refuses everything else that a pickle can name."""
+    """Unpickles NumPy arrays and plain Python values, and refuses every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                # Where NumPy keeps it now; under the name in the file it warns.
+                # NumPy has moved it, and warns about the name in the file.
                 return np.empty(0).__reduce__()[0]
             case "numpy", "ndarray":
                 return np.ndarray
             case "numpy", "dtype":
                 return np.dtype
             case _:
-                raise pickle.UnpicklingError(f"{module}.{name} has no place in it")
+                raise pickle.UnpicklingError(f"{module}.{name} is not allowed")

@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn ships: 8 x 8 pixels, no download."""
+"""The handwritten digits that come with scikit-learn: 8 x 8 pixels, no download."""
 
 from typing import ClassVar
 
@@ -18,7 +18,8 @@ SPLIT_SEED = 0
 class Digits(CentredImageDataModule):
     """1797 digits of 8 x 8 pixels in [0, 1], centred: 1197 to train, 300 to validate, 300 to test.
 
-    The splits are stratified and fixed. Arguments as of `ImageDataModule`; no files are needed.
+    The splits are stratified and fixed. The arguments are those of `ImageDataModule`; no files are
+    needed.
 
     Example:
         >>> data = Digits()

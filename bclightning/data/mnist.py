@@ -1,4 +1,4 @@
-"""MNIST, in the files of its publishers (section 3.1)."""
+"""MNIST, read from its published files (section 3.1)."""
 
 import gzip
 import math
@@ -31,8 +31,11 @@ def _file(name: str, md5: str, size: int) -> DataFile:
 def read_idx(path: Path) -> Tensor:
     """Read a gzipped IDX file of unsigned bytes.
 
+    Args:
+        path: Path of the file.
+
     Raises:
-        DataError: The content is not such an array, or not all of it.
+        DataError: The file is truncated, or not of this format.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -42,7 +45,7 @@ def read_idx(path: Path) -> Tensor:
         raise DataError(f"{path} is not a gzipped IDX file") from error
     start = 4 + 4 * dimensions
     if zeros != 0 or kind != 8 or len(content) - start != math.prod(shape):
-        raise DataError(f"{path} is not a whole IDX file of unsigned bytes")
+        raise DataError(f"{path} is not a complete IDX file of unsigned bytes")
     pixels = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
     return torch.from_numpy(pixels.copy())
 
@@ -50,12 +53,11 @@ def read_idx(path: Path) -> Tensor:
 class MNIST(CentredImageDataModule):
     """60,000 and 10,000 digits of 28 x 28 pixels in [0, 1], the training images' mean subtracted.
 
-    The last 10,000 training images validate. Arguments as of `ImageDataModule`; the files lie in
-    ``root/MNIST/raw`` as torchvision lays them.
+    The last 10,000 training images are the validation set. The arguments are those of
+    `ImageDataModule`; the files are in ``root/MNIST/raw``, as in torchvision.
 
     Raises:
-        DataError: In `prepare_data`: a file is damaged, or missing and cannot be
-            downloaded.
+        DataError: In `prepare_data`: a file is damaged, or missing and cannot be downloaded.
     """
 
     name: str = "mnist"

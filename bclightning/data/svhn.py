@@ -16,7 +16,7 @@ from bclightning.data.files import DataFile, obtain
 from bclightning.errors import DataError
 from bclightning.preprocessing import Preprocessing
 
-# Images of each class that validate, taken from the two training files (section 3.3).
+# Validation images of each class, taken from the two training files (section 3.3).
 VALIDATION_FROM_TRAIN = 400
 VALIDATION_FROM_EXTRA = 200
 
@@ -33,15 +33,15 @@ PREPROCESSING = Preprocessing("contrast-normalized", 1.0)
 class SVHN(CachedImageDataModule):
     """598,388 training, 6,000 validation and 26,032 test images of 32 x 32 pixels in colour.
 
-    The validation set is balanced: of each class the last 400 images of ``train`` and the last 200
-    of ``extra``. The last ones, since neighbours in the files are digits of one photograph, which
-    a random choice would put on both sides. The images are kept as they are, mapped from a cache of
-    1.9 GB, and each batch is normalized when it is used, globally and locally, in all three
-    channels. Arguments as of `CachedImageDataModule`; the three ``.mat`` files lie in `root`.
+    The validation set is balanced: it has the last 400 images of each class in ``train`` and the
+    last 200 in ``extra``. A random choice would put digits of one photograph, which are neighbours
+    in the files, into both training and validation. The images are kept as bytes, mapped from a
+    cache of 1.9 GB, and each batch is normalized when it is used, globally and locally, in all
+    three channels. The arguments are those of `CachedImageDataModule`; the three ``.mat`` files are
+    in `root`.
 
     Raises:
-        DataError: In `prepare_data`: a file is damaged, or missing and cannot be
-            downloaded.
+        DataError: In `prepare_data`: a file is damaged, or missing and cannot be downloaded.
     """
 
     name: str = "svhn"
@@ -57,19 +57,19 @@ class SVHN(CachedImageDataModule):
     )
 
     def prepare_data(self) -> None:
-        """Make sure of the files and arrange their images in the cache."""
+        """Verify the files, downloading what is missing, and arrange their images in the cache."""
         super().prepare_data()
         self.loaded_splits()
 
     def load_splits(self) -> dict[str, ImageTensors]:
-        """Find the images in the cache, or arrange them there."""
+        """Read the images from the cache, or arrange them there."""
         total = sum(self.counts)
         validating = sum(self.validation_counts) * self.num_classes
         training = self.counts[0] + self.counts[1] - validating
 
         def arrange(pixels: npt.NDArray[Any]) -> None:
-            # Train, validation, test, one after the other, each in file order. One file at a time
-            # is in memory.
+            # Train, validation and test one after the other, each in file order, with one file in
+            # memory at a time.
             places = {"train": 0, "val": training, "test": training + validating}
             for split, images, _ in self._parts():
                 pixels[places[split] : places[split] + len(images)] = images
@@ -108,18 +108,18 @@ class SVHN(CachedImageDataModule):
         return PREPROCESSING
 
     def test_pixels(self) -> Tensor:
-        """The test images as bytes."""
+        """Pixels of the test images, uint8."""
         return self.loaded_splits()["test"].images
 
     def _parts(
         self, *, pixels: bool = True
     ) -> Iterator[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-        """Pieces of the files in file order: split, images (may be none), labels."""
+        """Pieces of the files in file order: split, images (empty without `pixels`), labels."""
         validation = [*self.validation_counts, 0]
         for file, count, held_out in zip(self.files, self.counts, validation, strict=True):
             images, labels = read_mat(obtain(file, self.root), pixels=pixels)
             if len(labels) != count:
-                raise DataError(f"{file.name} holds {len(labels)} images instead of {count}")
+                raise DataError(f"{file.name} contains {len(labels)} images instead of {count}")
             if file is self.files[2]:
                 yield "test", images, labels
                 continue
@@ -133,10 +133,15 @@ class SVHN(CachedImageDataModule):
 def last_of_each_class(
     labels: npt.NDArray[np.int64], count: int, classes: int
 ) -> npt.NDArray[np.bool_]:
-    """Mark the last `count` of each class.
+    """A mask of the last `count` images of each class.
+
+    Args:
+        labels: Class indices of shape (images,).
+        count: Number of images of each class.
+        classes: Number of classes.
 
     Raises:
-        DataError: A class has fewer.
+        DataError: A class has fewer images.
 
     Example:
         >>> last_of_each_class(np.array([1, 0, 1, 0]), 1, classes=2)
@@ -146,7 +151,7 @@ def last_of_each_class(
     for label in range(classes):
         places = np.flatnonzero(labels == label)
         if len(places) < count:
-            raise DataError(f"class {label} has {len(places)} images, and {count} must validate")
+            raise DataError(f"class {label} has {len(places)} images, too few to hold out {count}")
         chosen[places[len(places) - count :]] = True
     return chosen
 
@@ -155,6 +160,10 @@ def read_mat(
     path: Path, *, pixels: bool = True
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Read images (count, 3, 32, 32) and labels (count,); the label 10 is the digit 0.
+
+    Args:
+        path: Path of the file.
+        pixels: Whether to read the images; if not, their array is empty.
 
     Raises:
         DataError: The file is not of SVHN's format 2.

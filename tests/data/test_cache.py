@@ -1,4 +1,4 @@
-"""Cached arrays: made once, found again, made anew when anything they depend on changes."""
+"""Cached arrays: made once, found again, made again when anything they depend on changes."""
 
 import errno
 import multiprocessing
@@ -46,7 +46,7 @@ def test_whatever_it_depends_on_makes_another_one(tmp_path, change):
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:50], lambda content: b"other"])
-def test_a_torn_or_foreign_file_is_made_anew(tmp_path, damage):
+def test_a_torn_or_foreign_file_is_made_again(tmp_path, damage):
     fill = Filler()
     cached(tmp_path, fill)
     (path,) = tmp_path.glob("*.npy")
@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="say where it can with"):
+    with pytest.raises(UserError, match="give a folder that can with"):
         cached(tmp_path / "file" / "cache", Filler())
 
 

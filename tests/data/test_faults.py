@@ -53,7 +53,7 @@ def test_a_damaged_archive_is_refused_before_it_is_opened(cifar10_archive, monke
 
 def test_svhn_with_another_number_of_images_is_refused_and_caches_nothing(svhn_root, monkeypatch):
     monkeypatch.setattr(SVHN, "counts", (60, 91, 40))
-    with pytest.raises(DataError, match=r"extra_32x32\.mat holds 90 images instead of 91"):
+    with pytest.raises(DataError, match=r"extra_32x32\.mat contains 90 images instead of 91"):
         SVHN(str(svhn_root)).prepare_data()
     cache = svhn_root / "bclightning-cache"
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []

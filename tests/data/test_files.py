@@ -37,7 +37,7 @@ def test_a_bad_mirror_is_soon_left_for_the_next_and_leaves_nothing(
     server, tmp_path, monkeypatch, bad
 ):
     monkeypatch.setattr(files, "SILENCE_SECONDS", 0.4)
-    monkeypatch.setattr(files, "MIN_BYTES_PER_SECOND", 100_000)
+    monkeypatch.setattr(files, "MIN_BYTES_PER_SECOND", 10_000)
     started = time.monotonic()
     path = obtain(server.file(bad, "good"), tmp_path)
     # The slow answers would take six seconds and more, and the endless one 200 MiB.

@@ -74,7 +74,7 @@ def test_an_idx_file_of_another_type_or_with_more_than_it_says_is_refused(tmp_pa
         b"\0\0\x08\x01\0\0\0\x01xy",
     ):
         path.write_bytes(gzip.compress(content))
-        with pytest.raises(DataError, match="not a whole IDX file"):
+        with pytest.raises(DataError, match="not a complete IDX file"):
             read_idx(path)
 
 

@@ -60,7 +60,7 @@ def test_what_is_no_matlab_file_is_refused(tmp_path, content):
 def test_the_last_of_each_class_are_held_out(labels, count):
     array = np.array(labels, dtype=np.int64)
     if any(labels.count(c) < count for c in range(3)):
-        with pytest.raises(DataError, match="must validate"):
+        with pytest.raises(DataError, match="too few to hold out"):
             last_of_each_class(array, count, 3)
         return
     chosen = last_of_each_class(array, count, 3)

@@ -56,6 +56,8 @@ def swept(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         define(tiny, overrides={"trainer.max_epochs": 2, "wandb.mode": "offline"})
+        # As after W&B was used in this process, whose service has ended meanwhile.
+        patch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere/socket")
         done = sweep("--jobs", "2")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
