@@ -105,7 +105,7 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
     _print_to(settings.log)
     os.environ.clear()
     os.environ.update(settings.environment)
-    # Where a process that has used W&B starts a sweep, its service would be shared, and end with it.
+    # A process that has used W&B and starts a sweep would share its service, which ends with it.
     os.environ.pop("WANDB_SERVICE", None)
     torch.set_num_threads(settings.threads)
     # A run trains on one device, which would be the first one for all workers.
