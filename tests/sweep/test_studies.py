@@ -289,13 +289,15 @@ def shared_out(definition: Definition, url: str) -> list[int]:
     found = [[] for _ in range(4)]
 
     def claim(mine):
+        requeued = False
         with opened(definition, url) as studies:
             while (claimed := studies.claim()) is not None:
-                mine.append(claimed.number)
-                if len(mine) == 3:
-                    # Back in the queue, in front of those that wait.
+                if len(mine) == 2 and not requeued:
+                    # Back in the queue once, in front of those that wait.
                     studies.requeue(claimed)
-                    mine.pop()
+                    requeued = True
+                else:
+                    mine.append(claimed.number)
 
     threads = [threading.Thread(target=claim, args=(mine,)) for mine in found]
     for thread in threads:
