@@ -201,8 +201,8 @@ def _reason(error: Exception) -> str:
             return f"status {error.response.status_code}"
         case requests.Timeout():
             return "no answer in time"
-        case requests.ConnectionError():
-            return "no connection"
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
+            return "no connection, or it broke off"
         case _:
             return str(error) or type(error).__name__
 

@@ -157,13 +157,12 @@ class PackedModel:
             )
         try:
             content = json.loads(metadata["content"])
-            channels, height, width = (_side(side) for side in content["image_shape"])
             found = content.get("preprocessing")
             steps = tuple(Step.parse(entry) for entry in content["steps"])
             model = cls(
                 steps,
                 {k: v for k, v in tensors.items() if not k.startswith(_PREPROCESSING)},
-                (channels, height, width),
+                _image_shape(content["image_shape"]),
                 tuple(str(name) for name in content["class_names"]),
                 None if found is None else _preprocessing(found, tensors, path),
                 dict(content["about"]),
@@ -262,12 +261,11 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
-def _side(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(
-            f"image_shape must consist of positive integers, got {reprlib.repr(value)}"
-        )
-    return value
+def _image_shape(value: Any) -> tuple[int, int, int]:
+    sides = value if isinstance(value, list) else []
+    if len(sides) != 3 or not all(type(side) is int and side >= 1 for side in sides):
+        raise ValueError(f"image_shape must be three positive integers, got {reprlib.repr(value)}")
+    return sides[0], sides[1], sides[2]
 
 
 def _preprocessing(found: Any, tensors: dict[str, Tensor], path: Path) -> Preprocessing | None:

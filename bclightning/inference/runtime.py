@@ -19,6 +19,7 @@ from bclightning.preprocessing import Preprocessing
 Storage = Literal["bits", "float32", "bfloat16", "int8"]
 """How binary weights of linear layers are kept in memory: in 1, 32, 16 or 8 bits each."""
 
+# The int8 product reads weights in blocks, so that their sizes are padded to multiples of this.
 _BLOCK = 32
 
 
@@ -108,13 +109,21 @@ class SignLinear(nn.Module):
             case "int8":
                 padded = functional.pad(inputs.bfloat16(), (0, -self.in_features % _BLOCK))
                 ones = self.get_buffer("ones")
-                product = torch._weight_int8pack_mm(padded, self.weight, ones)
+                product = _int8_product(padded, self.weight, ones)
                 result = product[:, : self.out_features].float()
         return result if self.bias is None else result + self.bias
 
     def extra_repr(self) -> str:
         """Sizes and storage."""
         return f"{self.in_features}, {self.out_features}, storage={self.storage!r}"
+
+
+def _int8_product(inputs: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+    """Multiply bfloat16 inputs (batch, features) by int8 weights (outputs, features)."""
+    # Private, as no public function of torch takes floating inputs and int8 weights: converting the
+    # weights in each call takes 4 times as long for a single image, and torch.ao's dynamic layers
+    # round the inputs to int8 as well.
+    return torch._weight_int8pack_mm(inputs, weight, scales)
 
 
 class PackedNetwork(nn.Module):

@@ -142,8 +142,10 @@ def folded(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         ValueError: The batch normalization tracks no running statistics.
 
     Example:
-        >>> folded(nn.BatchNorm1d(1, eps=0.0))
-        (tensor([1.]), tensor([0.]))
+        >>> norm = nn.BatchNorm1d(1, eps=0.0)
+        >>> _ = norm.running_mean.fill_(3.0), norm.running_var.fill_(4.0)
+        >>> folded(norm)
+        (tensor([0.5000]), tensor([-1.5000]))
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a batch normalization without running statistics cannot be folded")

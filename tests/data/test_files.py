@@ -48,6 +48,23 @@ def test_a_bad_mirror_is_soon_left_for_the_next_and_leaves_nothing(
     assert entries(tmp_path) == ["file.bin"]
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("missing", "status 404"),
+        ("wrong", "does not match the published MD5"),
+        ("truncated", "no connection, or it broke off"),
+        ("short", "1000 bytes instead of 51200"),
+        ("oversized", "more bytes than the file has"),
+        ("dripping-header", "a stalled answer"),
+    ],
+)
+def test_the_reason_of_a_failed_download_is_named(server, tmp_path, monkeypatch, bad, reason):
+    monkeypatch.setattr(files, "SILENCE_SECONDS", 0.4)
+    with pytest.raises(DataError, match=rf"/{bad}: {reason}\); put the file there"):
+        obtain(server.file(bad), tmp_path)
+
+
 def test_a_mirror_whose_address_is_none_is_left_for_the_next(server, tmp_path):
     file = dataclasses.replace(server.file("good"), urls=("http://[", server.url("good")))
     assert obtain(file, tmp_path).read_bytes() == server.content
