@@ -1,7 +1,7 @@
 """Adam for networks with binary weights: update, clip and binarize in one pass over a weight."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ class BinaryAdam(Adam):
         self._hooks: dict[int, RemovableHandle] = {}
         weights = [layer.weight for layer in self._layers.values()]
         weakref.finalize(self, _restore_for_other_optimizers, weights, self._hooks).atexit = False
+
+    @property
+    def clipped_weights(self) -> Collection[int]:
+        """Identities of the weights that a step clips itself (`bclightning.nn.steps`)."""
+        return self._layers.keys()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with or without latent weights.
