@@ -15,7 +15,7 @@ from bclightning.functional import (
     kernels,
     straight_through,
 )
-from bclightning.nn import steps
+from bclightning.nn import draws, steps
 from bclightning.vocabulary import Binarization, LayerWeights
 
 STATE_KEY = "bclightning"
@@ -85,10 +85,11 @@ class BinaryLayer(nn.Module):
         self._precomputed = None
 
     def _binarized(self, drawn: bool) -> Tensor:
-        binarize = binarize_stochastic if drawn else binarize_deterministic
         if isinstance(self.weight, Proxy):
             # `torch.fx.symbolic_trace` records what is done with a weight that has no values yet.
-            return binarize(self.weight)
+            return (
+                binarize_stochastic(self.weight) if drawn else binarize_deterministic(self.weight)
+            )
         dtype = self.weight.dtype
         if torch.is_autocast_enabled(self.weight.device.type):
             dtype = torch.get_autocast_dtype(self.weight.device.type)
@@ -104,9 +105,16 @@ class BinaryLayer(nn.Module):
             ):
                 return straight_through(self.weight, precomputed[0])
         if dtype in kernels.DTYPES and kernels.supports(self.weight):
-            key = kernels.draw_key() if drawn else None
+            key = None
+            if drawn:
+                key = draws.next_key() if self.training else kernels.draw_key()
             return straight_through(self.weight, kernels.binarize(self.weight, dtype, key))
-        return binarize(self.weight)
+        if not drawn:
+            return binarize_deterministic(self.weight)
+        generator = None
+        if self.training and draws.shares_draws():
+            generator = torch.Generator(self.weight.device).manual_seed(draws.next_key() % 2**63)
+        return binarize_stochastic(self.weight, generator)
 
     def set_scale_updates(self, scale: bool) -> None:
         """Let every optimizer scale the learning rate of this layer's weight (section 2.5).

@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 from torch.utils.hooks import RemovableHandle
 
 from bclightning.functional import _torch_private, kernels
-from bclightning.nn import BinaryLayer
+from bclightning.nn import BinaryLayer, draws
 
 # Options of Adam's parameter groups that would change the update.
 _UNSUPPORTED_OPTIONS = ("weight_decay", "amsgrad", "maximize", "differentiable")
@@ -132,7 +132,7 @@ class BinaryAdam(Adam):
             learning_rate=float(group["lr"]),
             betas=group["betas"],
             eps=group["eps"],
-            key=kernels.draw_key() if layer.binarization == "stochastic" else None,
+            key=draws.next_key() if layer.binarization == "stochastic" else None,
         )
         weight.grad = None
         dtype = layer.product_dtype

@@ -18,6 +18,7 @@ from bclightning.nn import (
     binary_layers,
     clip_latent_weights_,
     convert_to_binary,
+    draws,
 )
 from bclightning.nn.convert import refuse_shared_weights, skipped_modules
 from bclightning.nn.loading import BINARY_LAYERS
@@ -30,8 +31,9 @@ class ClipWeights(Callback):
     Every optimizer of torch clips the latent weights that it holds after each of its steps
     (`bclightning.nn.BinaryLayer`): under gradient accumulation, with several optimizers, and
     whenever an optimizer was made. This clips weights that come from elsewhere before the first
-    step, and warns at the end of an epoch of weights that something else has changed. A model
-    without binary layers is left alone.
+    step, and warns at the end of an epoch of weights that something else has changed. Where several
+    processes train together, they get the same stochastic weights, as one process would have them
+    for the whole mini-batch. A model without binary layers is left alone.
 
     Raises:
         UserError: At the start of training: latent weights are held in 16 bits, where small updates
@@ -56,8 +58,29 @@ class ClipWeights(Callback):
             raise UserError(str(error)) from error
         clip_latent_weights_(pl_module)
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Give all processes the draws of the first one, where several train together."""
+        if batch_idx == 0 and trainer.world_size > 1:
+            # At the next draw, when the seeds of the epoch are set.
+            draws.share_draws(lambda: trainer.strategy.broadcast(torch.get_rng_state()))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave what follows to each process's own draws."""
+        draws.share_draws(None)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clip latent weights that no optimizer of torch has clipped, and warn of them."""
+        """Clip latent weights that no optimizer of torch has clipped, and warn of them.
+
+        What follows the epoch is left to each process's own draws.
+        """
+        left = draws.share_draws(None)
+        if left is not None and trainer.is_global_zero:
+            # As if this process had drawn alone: the next epoch's draws are others.
+            torch.set_rng_state(left)
         unclipped = [
             name
             for name, layer in binary_layers(pl_module).items()
