@@ -4,9 +4,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bclightning.errors import UserError, nearest
+from bclightning.yaml_files import read_yaml
 
 # What older versions called an option, in files that were written then.
 _RENAMED_GROUPS = {"job": "purpose"}
@@ -55,11 +54,7 @@ def read_config(path: Path) -> dict[str, Any]:
         >>> read_config(resolve_recipe("digits.yaml"))["trainer"]
         {'max_epochs': 50}
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a readable YAML file: {reason}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a configuration: give a YAML file of options and values")
     config: dict[str, Any] = {
