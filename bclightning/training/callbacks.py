@@ -106,35 +106,16 @@ class BinaryConnect(ClipWeights):
         self.binarization = binarization
         self.skip = skip if skip is not None else []
         self.reestimate_batch_norm = reestimate_batch_norm
-        self._statistics = ReestimateBatchNorm()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Convert the module's layers before its optimizer is made."""
         self.convert(pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Re-estimate batch-norm statistics, of the weights that validation uses."""
-        if self._estimates(trainer):
-            self._statistics.on_validation_start(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the statistics of training back."""
-        self._statistics.on_validation_end(trainer, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Re-estimate batch-norm statistics, of the weights that the test uses."""
-        if self._estimates(trainer):
-            self._statistics.on_test_start(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the statistics of training back."""
-        self._statistics.on_test_end(trainer, pl_module)
-
-    def _estimates(self, trainer: Trainer) -> bool:
-        return self.reestimate_batch_norm and not any(
-            isinstance(callback, ReestimateBatchNorm)
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-        )
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.reestimate_batch_norm and not any(
+            isinstance(callback, ReestimateBatchNorm) for callback in callbacks
+        ):
+            # Another list: Lightning is going through this one.
+            trainer.callbacks = [ReestimateBatchNorm(), *callbacks]  # type: ignore[attr-defined]
 
     def convert(self, module: nn.Module) -> None:
         """Convert what is neither binary already nor skipped: testing finds nothing left to do."""
