@@ -278,7 +278,7 @@ class Counting(torch.utils.data.Sampler):
         return 200
 
 
-@pytest.mark.parametrize("order", ["file", "shuffled", "generator", "sampler"])
+@pytest.mark.parametrize("order", ["file", "shuffled", "generator", "sampler", "workers"])
 def test_training_is_as_if_it_had_not_been_there(order):
     weights = []
     for wanted in (True, False):
@@ -287,6 +287,7 @@ def test_training_is_as_if_it_had_not_been_there(order):
             "shuffled": {"shuffle": True},
             "generator": {"shuffle": True, "generator": torch.Generator().manual_seed(5)},
             "sampler": {"sampler": Counting()},
+            "workers": {"shuffle": True, "num_workers": 1, "persistent_workers": True},
         }[order]
         random.seed(1)
         np.random.seed(1)
