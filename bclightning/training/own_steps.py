@@ -1,5 +1,6 @@
 """A module's own steps, run on training batches without a trace in the module or the run."""
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
@@ -99,6 +101,9 @@ def silent_copy(module: LightningModule, trainer: Trainer) -> LightningModule | 
             twin = copy.deepcopy(module, shared)
     except Exception:  # a lock, an open file, somebody else's __deepcopy__
         return None
+    with contextlib.suppress(ValueError):  # it is not compiled
+        # A compiled step is bound to the module that was compiled, and would run that one.
+        to_uncompiled(twin)
     twin.trainer = trainer
     for inner in twin.modules():
         if isinstance(inner, LightningModule):

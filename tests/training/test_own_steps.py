@@ -11,10 +11,12 @@ from bare_trainer import bare_trainer
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.compile import to_uncompiled
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics import MeanMetric
 
+from bclightning.nn import convert_to_binary
 from bclightning.training import BinaryConnect, Classifier, ReestimateBatchNorm
 
 cross_entropy = nn.functional.cross_entropy
@@ -488,6 +490,27 @@ def test_a_module_that_cannot_be_copied_runs_its_forward():
     model.lock = None
     assert same(model.noted[-1], expected(model))
     assert len(model.noted) == 1
+
+
+class Straight(Headed):
+    seen = ()
+
+    def validation_step(self, batch, batch_idx):
+        if self.trainer.lightning_module is self:
+            Straight.seen += (statistics(self),)
+        self.scores(batch)
+
+
+def test_a_compiled_module_runs_its_steps_on_the_copy_too():
+    model = Straight()
+    convert_to_binary(model, "stochastic")
+    whole = torch.compile(model, backend="eager")
+    bare_trainer(callbacks=[ReestimateBatchNorm()]).validate(
+        whole, datamodule=Prepared(), verbose=False
+    )
+    assert len(Straight.seen) == 1
+    data = [(2 * images, labels) for images, labels in batches(200)]
+    assert same(Straight.seen[0], expected(to_uncompiled(model), data=data))
 
 
 class Writing(Headed):
