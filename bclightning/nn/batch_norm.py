@@ -29,15 +29,7 @@ def tracking_batch_norms(model: nn.Module) -> list[BatchNorm]:
         >>> tracking_batch_norms(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)))
         []
     """
-    return list(_named_batch_norms(model).values())
-
-
-def _named_batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, BatchNorm) and module.track_running_stats
-    }
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
 
 
 def images_in(batch: Any) -> int | None:
@@ -131,8 +123,7 @@ def estimate_statistics_(
     Raises:
         ValueError: There are no batches.
     """
-    named = _named_batch_norms(model)
-    norms = list(named.values())
+    norms = tracking_batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     values = dict.fromkeys(norms, 0)
 
@@ -143,7 +134,7 @@ def estimate_statistics_(
         values[norm] += new
         norm.momentum = new / values[norm]
 
-    before = _statistics(model)
+    before = _statistics(norms)
     seen = False
     hooks = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in norms]
     # A compiled network would be compiled again for each momentum, and would not see the hooks.
@@ -164,10 +155,14 @@ def estimate_statistics_(
             for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
                 norm.momentum = momentum
                 hook.remove()
+    unreached = {norm for norm in norms if not values[norm]}
+    if not unreached:
+        return []
     # What was reset and not estimated would be a mean of 0 and a variance of 1.
-    kept = {id(buffer) for norm in norms if not values[norm] for buffer in norm.buffers(False)}
+    kept = {id(buffer) for norm in unreached for buffer in norm.buffers(recurse=False)}
     _restore([(buffer, value) for buffer, value in before if id(buffer) in kept])
-    return [name or type(norm).__name__ for name, norm in named.items() if not values[norm]]
+    names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+    return [names[norm] for norm in norms if norm in unreached]
 
 
 @contextlib.contextmanager
@@ -181,20 +176,16 @@ def preserving_batch_norm(model: nn.Module) -> Iterator[None]:
         >>> model.running_mean
         tensor([0.])
     """
-    before = _statistics(model)
+    before = _statistics(tracking_batch_norms(model))
     try:
         yield
     finally:
         _restore(before)
 
 
-def _statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The statistics of a model, each with a copy of its present value."""
-    return [
-        (buffer, buffer.clone())
-        for norm in tracking_batch_norms(model)
-        for buffer in norm.buffers(recurse=False)
-    ]
+def _statistics(norms: list[BatchNorm]) -> list[tuple[Tensor, Tensor]]:
+    """The statistics of normalizations, each with a copy of its present value."""
+    return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
 
 
 def _restore(statistics: list[tuple[Tensor, Tensor]]) -> None:

@@ -9,8 +9,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from bclightning.nn import evaluates_other_weights, preserving_batch_norm
+from bclightning.nn import evaluates_other_weights
 from bclightning.nn.batch_norm import estimate_statistics_, images_in, tracking_batch_norms
 from bclightning.training.isolation import (
     independent_loader,
@@ -109,7 +110,7 @@ class ReestimateBatchNorm(Callback):
         self.images = images
         self.always = always
         self.estimated = False
-        self._at_start: list[Tensor] | None = None
+        self._at_start: _Snapshot | None = None
         self._statistics: _Replacement | None = None
         self._swapped = False
 
@@ -129,9 +130,9 @@ class ReestimateBatchNorm(Callback):
     ) -> None:
         """Re-estimate the statistics before the first batch, when all weights are in place."""
         if self._at_start is not None:
-            self._swapped = not _equal(self._at_start, _statistics_of(pl_module))
-            self._at_start = None
-            self._estimate(trainer, pl_module)
+            own, self._at_start = self._at_start, None
+            self._swapped = not own.in_place()
+            self._estimate(trainer, pl_module, _Snapshot(own.places) if self._swapped else own)
         if self._statistics is not None:
             self._statistics.put_in()
 
@@ -168,17 +169,19 @@ class ReestimateBatchNorm(Callback):
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end()
         self.estimated = False
-        if trainer.sanity_checking or not tracking_batch_norms(pl_module):
+        if trainer.sanity_checking or not (self.always or evaluates_other_weights(pl_module)):
             return
-        if self.always or evaluates_other_weights(pl_module):
-            self._at_start = [value.clone() for value in _statistics_of(pl_module)]
+        places = _places_in(pl_module)
+        # A lazy normalization has no statistics before its first batch.
+        if places and not any(map(is_lazy, places)):
+            self._at_start = _Snapshot(places)
 
     def _end(self) -> None:
         if self._statistics is not None:
             self._statistics.put_back()
         self._statistics = self._at_start = None
 
-    def _estimate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _estimate(self, trainer: Trainer, pl_module: LightningModule, own: "_Snapshot") -> None:
         name = type(pl_module).__name__
         try:
             with same_random_state(), without_loggers(trainer):
@@ -190,18 +193,18 @@ class ReestimateBatchNorm(Callback):
                 "bclightning.reestimate_batch_norm_"
             )
             return
+        self._statistics = _Replacement(own, values)
+        self.estimated = True
         if unreached:
             rank_zero_warn(
                 f"no training batch passed through {', '.join(unreached)} in the {way} of {name}, "
                 "so the batch-norm statistics there are those of training; if the evaluation uses "
                 f"them, give {name} a method {STATISTICS_STEP}(batch) that runs the whole network"
             )
-        self._statistics = _Replacement(pl_module, values)
-        self.estimated = True
 
     def _estimated(
         self, trainer: Trainer, pl_module: LightningModule
-    ) -> tuple[list[Tensor], list[str], str]:
+    ) -> tuple["_Snapshot", list[str], str]:
         """The values, the normalizations that no batch passed, and what ran the batches."""
         loader = self._loader(trainer, pl_module)
         failures: dict[str, str] = {}
@@ -209,9 +212,7 @@ class ReestimateBatchNorm(Callback):
             for way in ways_to_run(pl_module, trainer):
                 batches = self._batches(trainer, pl_module, loader)
                 try:
-                    with preserving_batch_norm(way.module):
-                        unreached = estimate_statistics_(way.module, batches, way.run)
-                        values = [value.clone() for value in _statistics_of(way.module)]
+                    unreached = estimate_statistics_(way.module, batches, way.run)
                 except _NotEstimatedError:
                     raise
                 except Exception as error:  # a step of somebody else's must not end the run
@@ -219,7 +220,7 @@ class ReestimateBatchNorm(Callback):
                     failures.setdefault(way.name, f"failed with {type(error).__name__}: {said}")
                     continue
                 if len(unreached) < len(tracking_batch_norms(way.module)):
-                    return values, unreached, way.name
+                    return _Snapshot(_places_in(way.module)), unreached, way.name
                 failures.setdefault(way.name, "passed no batch normalization")
         if STATISTICS_STEP in failures:
             raise _NotEstimatedError(
@@ -286,34 +287,45 @@ def _data_that_failed(error: Exception) -> str:
     return f"let its training data load, which failed: {error}"
 
 
-class _Replacement:
-    """Values in the place of a module's batch-norm statistics."""
+class _Snapshot:
+    """The values that batch-norm statistics had at one moment."""
 
-    def __init__(self, module: nn.Module, values: list[Tensor]) -> None:
-        self._places = _statistics_of(module)
-        self._own = [place.clone() for place in self._places]
-        self._values = values
+    def __init__(self, places: list[Tensor]) -> None:
+        self.places = places
+        self.values = [place.clone() for place in places]
+
+    def in_place(self, places: list[Tensor] | None = None) -> bool:
+        """Whether the values are in these places, or in their own."""
+        return all(map(torch.equal, self.places if places is None else places, self.values))
+
+    def put(self, places: list[Tensor]) -> None:
+        """Write the values to these places."""
+        for place, value in zip(places, self.values, strict=True):
+            place.copy_(value)
+
+
+class _Replacement:
+    """Statistics that take the place of a module's own for a while."""
+
+    def __init__(self, own: _Snapshot, others: _Snapshot) -> None:
+        self._own = own
+        self._others = others
+        # Where the module itself ran, they are in place already; to put them there again is cheap.
         self._in = False
 
     def put_in(self) -> None:
         if not self._in:
-            for place, value in zip(self._places, self._values, strict=True):
-                place.copy_(value)
+            self._others.put(self._own.places)
         self._in = True
 
     def put_back(self) -> None:
         """Put the module's own back, where nobody has put something else there meanwhile."""
-        if self._in and _equal(self._places, self._values):
-            for place, own in zip(self._places, self._own, strict=True):
-                place.copy_(own)
+        if self._in and self._others.in_place(self._own.places):
+            self._own.put(self._own.places)
         self._in = False
 
 
-def _statistics_of(module: nn.Module) -> list[Tensor]:
+def _places_in(module: nn.Module) -> list[Tensor]:
     return [
         buffer for norm in tracking_batch_norms(module) for buffer in norm.buffers(recurse=False)
     ]
-
-
-def _equal(some: list[Tensor], others: list[Tensor]) -> bool:
-    return all(map(torch.equal, some, others))
