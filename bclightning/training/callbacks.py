@@ -142,7 +142,6 @@ class BinaryConnect(ClipWeights):
         self.skip = skip if skip is not None else []
         self.reestimate_batch_norm = reestimate_batch_norm
         self.scale_learning_rates = scale_learning_rates
-        self._statistics = ReestimateBatchNorm()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Convert the module's layers, and those that its own hooks make afterwards."""
@@ -151,6 +150,12 @@ class BinaryConnect(ClipWeights):
         if last != "setup":
             _call_after(pl_module, "setup", lambda: self._convert_new_layers(pl_module))
         _call_after(pl_module, last, lambda: self.convert(pl_module))
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.reestimate_batch_norm and not any(
+            isinstance(callback, ReestimateBatchNorm) for callback in callbacks
+        ):
+            # Another list: Lightning is going through this one.
+            trainer.callbacks = [ReestimateBatchNorm(), *callbacks]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since, check the latent weights, and clip them."""
@@ -164,29 +169,12 @@ class BinaryConnect(ClipWeights):
         self._convert_new_layers(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Re-estimate batch-norm statistics, of the weights that validation uses."""
+        """Convert what was made since."""
         self._convert_new_layers(pl_module)
-        if self._estimates(trainer):
-            self._statistics.on_validation_start(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the statistics of training back."""
-        self._statistics.on_validation_end(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Re-estimate batch-norm statistics, of the weights that the test uses."""
-        if self._estimates(trainer):
-            self._statistics.on_test_start(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the statistics of training back."""
-        self._statistics.on_test_end(trainer, pl_module)
-
-    def _estimates(self, trainer: Trainer) -> bool:
-        return self.reestimate_batch_norm and not any(
-            isinstance(callback, ReestimateBatchNorm)
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-        )
+        """Convert what was made since."""
+        self._convert_new_layers(pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since."""

@@ -164,6 +164,11 @@ class Classifier(LightningModule):
         images, _ = batch
         return self.forward(images)
 
+    def statistics_step(self, batch: Batch) -> Tensor:
+        """Run a training batch through the network, for `ReestimateBatchNorm`."""
+        images, _ = batch
+        return self.forward(images)
+
     def _evaluate(self, stage: str, batch: Batch) -> None:
         images, labels = batch
         scores = self.forward(images)
