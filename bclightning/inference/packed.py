@@ -23,7 +23,7 @@ VERSION = 1
 
 # A whitening matrix is twenty times as large as the networks that use it, and the same for all
 # networks of a data set: larger preprocessing has a file of its own.
-_MAX_INLINE_BYTES = 1_000_000
+MAX_INLINE_BYTES = 1_000_000
 
 # Prefix of the names of its tensors; names of modules cannot contain a slash.
 _PREPROCESSING = "preprocessing/"
@@ -122,7 +122,7 @@ class PackedModel:
         if self.preprocessing is not None:
             content["preprocessing"] = self.preprocessing.as_json()
             own = self._preprocessing_tensors()
-            if sum(tensor.nbytes for tensor in own.values()) > _MAX_INLINE_BYTES:
+            if sum(tensor.nbytes for tensor in own.values()) > MAX_INLINE_BYTES:
                 beside = _beside(path)
                 digest = write_checked(beside, own, {"format": f"{FORMAT}-preprocessing"})
                 content["preprocessing"]["sha256"] = digest
