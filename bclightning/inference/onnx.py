@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from bclightning.errors import UserError
-from bclightning.formatting import printable
-from bclightning.inference.checksum import DamagedFileError
+from bclightning.inference.checksum import DamagedFileError, first_line
 from bclightning.inference.graph import shapes
 from bclightning.inference.onnx_graph import PREPROCESSING, Graph, add_preprocessing
 from bclightning.inference.packed import MAX_INLINE_BYTES, PackedModel
@@ -142,7 +141,7 @@ def onnx_scores(path: Path, images: Tensor, batch_size: int = 1000) -> Tensor:
         except Exception as error:  # onnxruntime's errors have no class in common
             raise ValueError(
                 f"onnxruntime cannot take images of shape {tuple(part.shape)} and {part.dtype}: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
         parts.append(torch.from_numpy(scores))
     return torch.cat(parts)
@@ -246,7 +245,7 @@ def _session(path: Path) -> Any:
         raise
     except Exception as error:  # onnxruntime's errors have no class in common
         raise DamagedFileError(
-            f"{path} cannot be loaded by onnxruntime: {_first_line(error)}"
+            f"{path} cannot be loaded by onnxruntime: {first_line(error)}"
         ) from error
 
 
@@ -258,10 +257,6 @@ def _check_data(beside: Path, said: dict[str, str], path: Path) -> None:
             f"{beside} is damaged, or is the preprocessing of another model than {path.name}; "
             "export the run again, or copy both files again"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _need(package: str) -> Any:
