@@ -1,6 +1,34 @@
 """Sizes, counts, times, energies and scores as text."""
 
+import unicodedata
+
 from bclightning.vocabulary import TEST_ERROR, VAL_ERROR
+
+
+def printable(text: str) -> str:
+    r"""Text from elsewhere, safe to print: control characters are escaped.
+
+    Names in a record, a model or a file may hold sequences that move a terminal's cursor, change
+    its title or reverse the direction of writing. Control, format and line-separating characters,
+    and bytes of a file's name that are no text, become visible as in Python's ``repr``; everything
+    else stays.
+
+    Args:
+        text: The text.
+
+    Example:
+        >>> print(printable("cat\x1b[2J\ndog"))
+        cat\x1b[2J\ndog
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if _is_control(char) else char for char in text
+    )
+
+
+def _is_control(char: str) -> bool:
+    category = unicodedata.category(char)
+    # C: control, format, surrogate, private and unassigned characters.
+    return category.startswith("C") or category in ("Zl", "Zp")
 
 
 def megabytes(size: int) -> str:
