@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from bclightning.errors import UserError
+from bclightning.runs.interrupt import stop_if_asked
 from bclightning.runs.metrics_csv import MetricsTable, shortest
 from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, replacing
 from bclightning.vocabulary import VAL_ERROR, MonitorMode
@@ -183,6 +184,8 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.last_path)
         if trainer.is_global_zero and self.best_epoch == epoch:
             self._keep_as_best()
+        # Now that this epoch is kept.
+        stop_if_asked()
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far and the last one, for the checkpoint."""

@@ -242,10 +242,11 @@ class _Run:
             try:
                 self._track()
                 self._train()
-                # A stop that did not come through must not become a test.
+                # A stop that did not come through must not become a test, or a result.
                 stop_if_asked()
                 if self.epochs is None:
                     self._test()
+                stop_if_asked()
                 exit_code = 0
             finally:
                 if self.tracker is not None:
