@@ -21,7 +21,12 @@ from bclightning.evaluation import default_evaluation
 from bclightning.nn import binary_layers
 from bclightning.runs.allocator import keep_freed_memory
 from bclightning.runs.callbacks import FirstEpochs, SeedEachEpoch
-from bclightning.runs.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
+from bclightning.runs.checkpoint import RunCheckpoint
+from bclightning.runs.checkpoint_io import (
+    WholeFileCheckpointIO,
+    load_checkpoint,
+    require_resumable,
+)
 from bclightning.runs.config import BuiltRun, RunConfig
 from bclightning.runs.data import SharedData, data_name, has_loader
 from bclightning.runs.evaluate import evaluate
@@ -327,20 +332,44 @@ class _Run:
             # metrics that it left belong to no checkpoint.
             self.folder.metrics.unlink(missing_ok=True)
             self.checkpoint.table.rows.clear()
+            self._fit(None)
+            return
+        require_resumable(last, self.checkpoint.best_path)
+        try:
+            self._fit(last)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if self.checkpoint.started or interruption_of(error):
+                raise
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"the run cannot be resumed from {last}, which does not fit it: {what:.300}"
+            ) from error
+
+    def _fit(self, checkpoint: Path | None) -> None:
         self.trainer.fit(
             self.built.model,
             datamodule=self.built.data,
-            ckpt_path=last if last.exists() else None,
+            ckpt_path=checkpoint,
             weights_only=True,
         )
 
     def _test(self) -> None:
         """Test the best epoch; only now, and never while a setting is searched for."""
-        if not is_first_process() or not self.checkpoint.best_path.exists():
+        if not is_first_process() or not self.checkpoint.last_path.exists():
             return
         model, data = self.built.model, self.built.data
         # With several processes the callback's memory is another process's; the file is not.
         saved = load_checkpoint(self.checkpoint.last_path)["callbacks"][self.checkpoint.state_key]
+        if saved["best_epoch"] is None:
+            # No epoch was validated.
+            return
         self.record.best_epoch = saved["best_epoch"]
         self.record.best_score = saved["best"]
         self.record.train_seconds = round(saved["seconds"], 1)

@@ -11,7 +11,7 @@ import torch
 from bclightning.cli.main import main
 from bclightning.data import Digits
 from bclightning.runs.callbacks import SeedEachEpoch
-from bclightning.runs.checkpoint import WholeFileCheckpointIO
+from bclightning.runs.checkpoint_io import WholeFileCheckpointIO
 from bclightning.runs.interrupt import Interrupted, interruptible, interruption_of
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.record import RunRecord
@@ -55,10 +55,10 @@ def stop_and_fail(*_, **__):
 
 
 def swallow_the_stop(*_, **__):
-    try:
+    try:  # noqa: SIM105
         # Lightning notes a SIGTERM itself.
         os.kill(os.getpid(), signal.SIGINT)
-    except:  # noqa: E722, S110 - as users write it
+    except:  # noqa: E722 - as users write it
         pass
 
 
