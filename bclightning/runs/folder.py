@@ -114,7 +114,8 @@ class RunFolder:
                     f"the run folder {self.path} exists; give another --run_id, "
                     f"or resume that run: bcl fit --resume {shlex.quote(str(self.path))}"
                 )
-            files = [path for path in self.path.rglob("*") if not path.is_dir()]
+            within = self.path.rglob("*") if self.path.is_dir() else ()
+            files = [path for path in within if not path.is_dir()]
         except OSError as error:
             raise MachineError(
                 f"the run folder {self.path} cannot be read: {error.strerror}; "
@@ -124,8 +125,8 @@ class RunFolder:
             # What a run leaves that was killed before it had a configuration.
             if file.name != LOCK and not file.name.endswith(TEMPORARY_SUFFIX):
                 raise UserError(
-                    f"the folder {self.path} holds {file.name}, which no run has left there; "
-                    "give another --run_id, or move the folder away"
+                    f"the folder {self.path} exists; give another --run_id, or move it away: "
+                    f"it holds {file.name}, which no run left there"
                 )
 
     @contextlib.contextmanager

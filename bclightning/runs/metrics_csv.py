@@ -50,7 +50,7 @@ class MetricsTable:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = [_numbers(row) for row in csv.DictReader(file)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
             raise MachineError(f"{path} cannot be read: {error.strerror}") from error
