@@ -246,6 +246,9 @@ def _ignore_broken_pipe() -> Iterator[None]:
 
 def _stdout_closed() -> bool:
     """Whether the output is a pipe whose other end is closed."""
+    if not hasattr(select, "poll"):
+        # Windows; the command has printed into a pipe, and hardly into another one.
+        return True
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))

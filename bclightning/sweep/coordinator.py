@@ -14,9 +14,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,8 +58,17 @@ def start_worker_server(module: str) -> None:
     Args:
         module: Name of the module of the workers' main function.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([module])
-    forkserver.ensure_running()
+    if _start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+        forkserver.ensure_running()
+
+
+def _start_method() -> str:
+    """How workers are started: on Windows each one imports everything for itself."""
+    methods = multiprocessing.get_all_start_methods()
+    return "forkserver" if "forkserver" in methods else "spawn"
 
 
 @contextlib.contextmanager
@@ -82,11 +90,11 @@ class _Worker:
     """A worker process and the trial that it runs."""
 
     def __init__(self, number: int, folder: Path, threads: int, main: WorkerMain) -> None:
-        context = multiprocessing.get_context("forkserver")
+        context: Any = multiprocessing.get_context(_start_method())
         self.connection, other_end = context.Pipe()
         self.log = folder / f"worker-{number}.log"
         settings = WorkerSettings(number, threads, str(self.log), dict(os.environ))
-        self.process: ForkServerProcess = context.Process(
+        self.process: BaseProcess = context.Process(
             target=main, args=(other_end, settings), name=f"worker-{number}"
         )
         with _without_main_module():

@@ -99,7 +99,8 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
         settings: The worker's own settings.
     """
     # Ctrl-C on the terminal goes to the coordinator, which stops its workers in order.
-    os.setsid()
+    if hasattr(os, "setsid"):
+        os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     _print_to(settings.log)

@@ -282,6 +282,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder, words, unbuffered):
     assert process.returncode in (0, 1)
 
 
+def test_a_reader_that_has_seen_enough_is_no_error_where_pipes_cannot_be_polled(folder):
+    """As on Windows."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import select; del select.poll; from bclightning.cli.main import main; main(['--help'])"
+    process = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert process.stderr == ""
+
+
 def test_a_broken_pipe_of_another_kind_is_told(folder, monkeypatch):
     def broken(*_):
         raise BrokenPipeError
