@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +90,7 @@ class _Worker:
     """A worker process and the trial that it runs."""
 
     def __init__(self, number: int, folder: Path, threads: int, main: WorkerMain) -> None:
-        context: BaseContext = multiprocessing.get_context(_start_method())
+        context: Any = multiprocessing.get_context(_start_method())
         self.connection, other_end = context.Pipe()
         self.log = folder / f"worker-{number}.log"
         settings = WorkerSettings(number, threads, str(self.log), dict(os.environ))
