@@ -1,6 +1,8 @@
 """Records: what is read of them can be trusted."""
 
+import contextlib
 import copy
+import io
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -9,7 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from bclightning.compare.comparison import compare
+from bclightning.compare.render import as_csv, as_json, markdown, plain_text, terminal_parts
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 
@@ -202,3 +207,13 @@ def test_a_mutated_record_is_read_as_it_is_or_refused_in_a_sentence(content):
     assert record.run_id == content["run_id"]
     again = RunRecord.parse(json.loads(json.dumps(asdict(record))))
     assert repr(again) == repr(record)
+    # What is read can be compared and shown, or is refused likewise.
+    with contextlib.suppress(UserError):
+        comparisons = compare([record, RunRecord.parse(current())])
+        for show in (markdown, plain_text, as_csv, as_json):
+            show(comparisons).encode()
+        for comparison in comparisons:
+            console = Console(file=io.StringIO(), width=80)
+            for part in terminal_parts(comparison, 80):
+                console.print(part, markup=False)
+            assert "\x1b" not in console.file.getvalue()
