@@ -1,34 +1,9 @@
-"""Sizes, counts, times, energies and scores as text."""
+"""Sizes, counts, times, energies and scores as text; text from elsewhere, escaped."""
 
+import re
 import unicodedata
 
 from bclightning.vocabulary import TEST_ERROR, VAL_ERROR
-
-
-def printable(text: str) -> str:
-    r"""Text from elsewhere, safe to print: control characters are escaped.
-
-    Names in a record, a model or a file may hold sequences that move a terminal's cursor, change
-    its title or reverse the direction of writing. Control, format and line-separating characters,
-    and bytes of a file's name that are no text, become visible as in Python's ``repr``; everything
-    else stays.
-
-    Args:
-        text: The text.
-
-    Example:
-        >>> print(printable("cat\x1b[2J\ndog"))
-        cat\x1b[2J\ndog
-    """
-    return "".join(
-        char.encode("unicode_escape").decode() if _is_control(char) else char for char in text
-    )
-
-
-def _is_control(char: str) -> bool:
-    category = unicodedata.category(char)
-    # C: control, format, surrogate, private and unassigned characters.
-    return category.startswith("C") or category in ("Zl", "Zp")
 
 
 def megabytes(size: int) -> str:
@@ -104,3 +79,52 @@ def describe_score(metric: str, value: float) -> str:
     """
     names = {VAL_ERROR: "validation error", TEST_ERROR: "test error"}
     return f"{names.get(metric, metric)} {score(metric, value)}"
+
+
+def printable(text: str) -> str:
+    r"""Text from elsewhere, safe to print: control characters are escaped.
+
+    So are line breaks, characters that change the direction of writing, and halves of surrogate
+    pairs: what is shown is one line, and can be encoded. For Rich wrap it in ``rich.text.Text`` or
+    print it with ``markup=False``, for brackets are ordinary characters.
+
+    Example:
+        >>> print(printable("cat\x1b[2J\n"), printable("Größe"))
+        cat\x1b[2J\n Größe
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+# What Markdown acts on; an underscore within a word and a sign before a space are ordinary.
+_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")
+
+
+def markdown_text(text: str) -> str:
+    r"""Text from elsewhere as Markdown that shows it and nothing else, also in a table's cell.
+
+    Example:
+        >>> print(markdown_text("a|b <img> [x](http://y)"), markdown_text("learning_rate"))
+        a\|b \<img> \[x\](http://y) learning_rate
+    """
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
+
+
+def markdown_code(text: str) -> str:
+    """Text from elsewhere as code in Markdown, also in a table's cell.
+
+    Example:
+        >>> print(markdown_code("model.learning_rate"), markdown_code("a`b"))
+        `model.learning_rate` ``a`b``
+    """
+    shown = printable(text).replace("|", "\\|") or " "
+    longest = max(map(len, re.findall("`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    room = " " if shown[0] == "`" or shown[-1] == "`" else ""
+    return f"{fence}{room}{shown}{room}{fence}"

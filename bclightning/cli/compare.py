@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a page with table, figures and the records it was made from",
     )
     parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="let --write remove runs of an earlier page in DIR that are not compared any more",
+    )
+    parser.add_argument(
         "--check", metavar="DIR", help="make a page again from its records, and compare"
     )
     parser.add_argument(
@@ -96,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write:
         from bclightning.compare.page import write_page
 
-        path = write_page(Path(options.write), found, comparisons)
+        path = write_page(Path(options.write), found, comparisons, options.replace)
         Console(stderr=True).print(f"written: {path}", highlight=False, soft_wrap=True)
     return 0
 
