@@ -11,7 +11,7 @@ from rich.console import Console
 from bclightning.cli.tables import results_table
 from bclightning.errors import MachineError, UserError
 from bclightning.evaluation import EvaluationResult, default_evaluation
-from bclightning.runs.config import NamedRun, RunConfig
+from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.evaluate import ENSEMBLE_SIZE, Split, evaluate
 from bclightning.runs.notices import logger
 from bclightning.runs.rebuild import TrainedNetwork, rebuild
@@ -47,6 +47,7 @@ def add_run_argument(parser: LightningArgumentParser) -> None:
     text = "Run: its folder, or its id below results/runs."
     parser.add_argument("run", nargs="?", metavar="RUN", action=NamedRun, help=text)
     parser.add_argument("--run", dest="run", metavar="RUN", action=NamedRun, help=text)
+    add_allow_code(parser)
 
 
 def trained_network(config: RunConfig, ckpt_path: str | None, command: str) -> TrainedNetwork:

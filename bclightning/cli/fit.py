@@ -5,7 +5,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from bclightning.cli.tables import print_report
-from bclightning.runs.config import NamedRun, RunConfig
+from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.progress import RunProgress
 from bclightning.runs.run import fit, is_first_process
 
@@ -25,6 +25,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         action=NamedRun,
         help="Stopped run to resume: its folder, or its id below results/runs.",
     )
+    add_allow_code(parser)
 
 
 def run(options: Namespace) -> int:

@@ -158,8 +158,10 @@ def _dispatch(words: list[str]) -> int:
     if command.subject is not None and not rest:
         # Before the second that it takes to import what parses options.
         raise UserError(f"name {command.subject.format(name=name)}")
-    # Own modules in the current folder are found, after everything that is installed.
-    sys.path.append(os.getcwd())
+    if _names_code(name, rest):
+        # Own modules in the current folder are found, after everything that is installed. Where a
+        # run is opened, that waits until it is known to be the user's own.
+        sys.path.append(os.getcwd())
     module = importlib.import_module(f"bclightning.cli.{name}")
     parser = make_parser(name, module)
     rest = with_current_names(rest)
@@ -171,6 +173,14 @@ def _dispatch(words: list[str]) -> int:
         options = parser.parse_args(rest)
     code: int = module.run(options)
     return code
+
+
+def _names_code(name: str, words: Sequence[str]) -> bool:
+    """Whether a command line names code, and not only what may have been sent."""
+    options = {word.partition("=")[0] for word in words}
+    if name == "fit" and "--resume" not in options:
+        return True
+    return bool(options & {"-c", "--config", "--model", "--data"})
 
 
 def make_parser(name: str, module: Any) -> Any:

@@ -63,6 +63,13 @@ def add_arguments(parser: Arguments) -> None:
         "--data.root", dest="root", metavar="DIR", help="folder of the data, as of bcl fit"
     )
     parser.add_argument(
+        "--allow_code",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="package or module whose classes a run that was not made here may use",
+    )
+    parser.add_argument(
         "--trainer.accelerator", dest="accelerator", metavar="NAME", help="cpu, gpu, ..."
     )
 
@@ -129,7 +136,7 @@ def _predict(options: argparse.Namespace) -> None:
     places = {key: value for key, value in given.items() if value is not None}
     source = options.run or options.source
     if source is not None:
-        config = RunConfig.from_run(source, places)
+        config = RunConfig.from_run(source, places, allow_code=options.allow_code)
     elif options.config is not None:
         config = RunConfig.load(options.config, places)
     else:

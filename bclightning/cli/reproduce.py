@@ -7,7 +7,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from bclightning.runs.config import NamedRun, RunConfig
+from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.metrics_csv import EPOCH
 from bclightning.runs.progress import RunProgress
 from bclightning.runs.reproduce import BAND, Reproduction, reproduce
@@ -37,6 +37,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "run", metavar="RUN", action=NamedRun, help="Folder of a run, as in results/mnist/."
     )
+    add_allow_code(parser)
     parser.add_class_arguments(ReproduceOptions, None)
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,9 +26,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from bclightning import __version__
 from bclightning.errors import UserError
+from bclightning.runs.allowed_code import HELP, OPTION, AllowedCode, open_config
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import changed_options
 from bclightning.runs.notices import quiet_lightning
+from bclightning.runs.origin import signed
 from bclightning.runs.parser_errors import format_parser_error
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
 from bclightning.storage import write_text
@@ -132,14 +135,31 @@ class NamedRun(argparse.Action):
             raise UserError(f"name one run: {getattr(cfg, self.dest)} or {values}")
         folder = RunFolder.find(values)
         setattr(cfg, self.dest, str(folder.path))
-        merge_file(parser, cfg, folder.config)
+        content, allowed = open_config(folder, cfg.get("allow_code") or ())
+        if allowed is not None:
+            # To the end of the command line, since the parser looks at all values once more there.
+            _parsing.get().enter_context(allowed.limiting_parser())
+        _merge(parser, cfg, content)
+
+
+# What is left when the parser comes to the end of a command line.
+_parsing: ContextVar[contextlib.ExitStack] = ContextVar("parsing")
 
 
 def merge_file(parser: Any, cfg: Any, path: Path) -> None:
     """Merge a configuration file into what a parser has parsed so far."""
+    _merge(parser, cfg, read_config(path))
+
+
+def _merge(parser: Any, cfg: Any, content: Mapping[str, Any]) -> None:
     # As text, since what older versions wrote is read under today's names.
-    text = yaml.safe_dump(read_config(path), sort_keys=False)
+    text = yaml.safe_dump(content, sort_keys=False)
     ActionConfigFile.apply_config(parser, cfg, "config", text)
+
+
+def add_allow_code(parser: Any) -> None:
+    """Add the option that lets a run that was not made here use further packages."""
+    parser.add_argument(OPTION, action="append", metavar="PACKAGE", help=HELP)
 
 
 class _OneOption(argparse.ArgumentParser):
@@ -205,14 +225,27 @@ def parse_words(
         finder.add_argument(run_option, dest="run", action="append", default=[])
         found, words = finder.parse_known_args(list(words))
         words = [word for run in found.run for word in (run_option, run)] + words
+    if any(word.partition("=")[0] == OPTION for word in words):
+        # Before the run, wherever it stands.
+        finder = _OneOption(add_help=False, allow_abbrev=False)
+        finder.add_argument(OPTION, dest="allow", action="append", default=[])
+        found, words = finder.parse_known_args(list(words))
+        words = [f"{OPTION}={package}" for package in found.allow] + words
     with _errors_in_one_sentence(parser):
-        values = parser.parse_args(list(words))
+        values = _parse(parser, words)
         if values.model.class_path != DEFAULT_MODEL:
             # The parser would hand what it knows of the default class, such as its learning rate,
             # to another class that has an argument of that name.
             parser.set_defaults({"model": {"class_path": values.model.class_path}})
-            values = parser.parse_args(list(words))
+            values = _parse(parser, words)
         return values
+
+
+def _parse(parser: LightningArgumentParser, words: Sequence[str]) -> Namespace:
+    with contextlib.ExitStack() as stack:
+        token = _parsing.set(stack)
+        stack.callback(_parsing.reset, token)
+        return parser.parse_args(list(words))
 
 
 @contextlib.contextmanager
@@ -256,8 +289,13 @@ class RunConfig:
         (0.01, 50)
     """
 
-    def __init__(self, values: Namespace, run: RunFolder | None = None) -> None:
+    def __init__(
+        self, values: Namespace, run: RunFolder | None = None, allowed: AllowedCode | None = None
+    ) -> None:
+        if allowed is not None:
+            allowed.check_parsed(values)
         self._values = values
+        self._allowed = allowed
         self.run = run
         self.changed: list[str] = []
         seed = values.seed_everything
@@ -267,7 +305,8 @@ class RunConfig:
                 f"and is {str(seed).lower()}"
             )
         if run is not None:
-            self.changed = changed_options(RunConfig.load(run.config).plain(), self.plain())
+            content, _ = open_config(run, () if allowed is None else allowed.packages)
+            self.changed = changed_options(load_limited([content], allowed).plain(), self.plain())
 
     @classmethod
     def load(cls, *sources: "str | Path | Mapping[str, Any] | RunConfig") -> "RunConfig":
@@ -281,26 +320,31 @@ class RunConfig:
         Raises:
             UserError: An option or a value is wrong, or a file cannot be read; one sentence.
         """
-        contents = [_content(source) for source in sources] or [{}]
-        values = _merged(_parser(), contents)
-        if values.model.class_path != DEFAULT_MODEL:
-            # See `parse_words`.
-            values = _merged(_parser(values.model.class_path), contents)
-        return cls(values)
+        origins = [source._allowed for source in sources if isinstance(source, RunConfig)]
+        data = [allowed for allowed in origins if allowed is not None]
+        return load_limited([_content(source) for source in sources], data[0] if data else None)
 
     @classmethod
-    def from_run(cls, run: "str | Path | RunFolder", *sources: Mapping[str, Any]) -> "RunConfig":
+    def from_run(
+        cls,
+        run: "str | Path | RunFolder",
+        *sources: Mapping[str, Any],
+        allow_code: Sequence[str] = (),
+    ) -> "RunConfig":
         """The configuration of an existing run, which `bclightning.runs.fit` resumes.
 
         Args:
             run: The run's folder, or its id below ``results/runs``.
             sources: Options that say where things are, as ``{"data.root": "/data"}``.
+            allow_code: Packages whose classes the run may use though it was not made here, beside
+                bclightning, torch.nn and Lightning.
 
         Raises:
-            UserError: There is no such run.
+            UserError: There is no such run, or it names code that is not allowed.
         """
         folder = run if isinstance(run, RunFolder) else RunFolder.find(str(run))
-        return cls(RunConfig.load(folder.config, *sources)._values, folder)
+        content, allowed = open_config(folder, allow_code)
+        return cls(load_limited([content, *map(dict, sources)], allowed)._values, folder, allowed)
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> "RunConfig":
@@ -329,10 +373,15 @@ batch_size=20, eval_batch_size=1000, seed=None))
         """
         values = values.clone()
         named = values.pop("run", None)
+        packages = values.pop("allow_code", None) or ()
         for options in own:
             for entry in fields(options):
                 values.pop(entry.name, None)
-        return cls(values, None if named is None else RunFolder(Path(named)))
+        if named is None:
+            return cls(values)
+        folder = RunFolder(Path(named))
+        _, allowed = open_config(folder, packages)
+        return cls(values, folder, allowed)
 
     def __getitem__(self, key: str) -> Any:
         """An option's value by its dotted name, without the level of ``init_args``."""
@@ -368,8 +417,9 @@ batch_size=20, eval_batch_size=1000, seed=None))
 
     def write(self, path: Path) -> None:
         """Write the configuration to a file that ``--config`` reads."""
-        text = yaml.safe_dump(self.plain(), sort_keys=False)
-        write_text(path, f"# bclightning=={__version__}\n{text}")
+        text = f"# bclightning=={__version__}\n{yaml.safe_dump(self.plain(), sort_keys=False)}"
+        # What was read as data does not become code by being written again.
+        write_text(path, signed(text) if self._allowed is None else text)
 
     def build(self) -> BuiltRun:
         """Seed the generators, and build the model and the data module.
@@ -383,7 +433,8 @@ batch_size=20, eval_batch_size=1000, seed=None))
         quiet_lightning()
         seed_everything(self["seed_everything"], workers=True, verbose=False)
         with _errors_in_one_sentence(_parser()):
-            built = _parser().instantiate(self._values)
+            with _limiting_parser(self._allowed):
+                built = _parser().instantiate(self._values)
             self._trainer = dict(built.trainer)
             callbacks = _as_list(self._trainer["callbacks"])
             if self["binarization"] is not None:
@@ -448,6 +499,20 @@ def _content(source: "str | Path | Mapping[str, Any] | RunConfig") -> dict[str, 
         case Mapping():
             return dict(source)
     return read_config(resolve_recipe(str(source)))
+
+
+def load_limited(contents: Sequence[dict[str, Any]], allowed: AllowedCode | None) -> RunConfig:
+    """Merge plain data into a configuration that may name what is allowed; all if ``None``."""
+    with _limiting_parser(allowed):
+        values = _merged(_parser(), contents or [{}])
+        if values.model.class_path != DEFAULT_MODEL:
+            # See `parse_words`.
+            values = _merged(_parser(values.model.class_path), contents)
+    return RunConfig(values, allowed=allowed)
+
+
+def _limiting_parser(allowed: AllowedCode | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if allowed is None else allowed.limiting_parser()
 
 
 def _merged(parser: LightningArgumentParser, contents: Sequence[dict[str, Any]]) -> Namespace:

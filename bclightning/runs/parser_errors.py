@@ -1,8 +1,8 @@
 """One sentence out of the parser's many lines, with a suggestion for a misspelled option."""
 
-import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 
 from bclightning.errors import nearest
@@ -77,6 +77,7 @@ def _clear(line: str, given: str | None) -> str:
 def _arguments(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     try:
-        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-    except (ImportError, AttributeError, TypeError, ValueError):
+        # Imported by the parser, if it is a class; the name may also be any text of the message.
+        return list(inspect.signature(getattr(sys.modules[module], name)).parameters)
+    except (KeyError, AttributeError, TypeError, ValueError):
         return []

@@ -22,6 +22,7 @@ from typing import Any
 
 from bclightning.errors import UserError
 from bclightning.formatting import duration
+from bclightning.runs.allowed_code import AllowedCode
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
 from bclightning.sweep.messages import (
@@ -126,6 +127,7 @@ class Coordinator:
         worker: Main function of a worker process.
         options: Options of all runs that say where things are and where runs are logged, by dotted
             name.
+        allowed: What recipe and definition may name; all if ``None``.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Coordinator:
         view: View,
         worker: WorkerMain,
         options: Mapping[str, Any] | None = None,
+        allowed: AllowedCode | None = None,
     ) -> None:
         self._studies = studies
         self._folder = folder
@@ -143,6 +146,7 @@ class Coordinator:
         self._view = view
         self._main = worker
         self._options = dict(options or {})
+        self._allowed = allowed
         self._jobs = self._threads = 1
         self._workers: list[_Worker] = []
         self._false_starts = 0
@@ -224,6 +228,7 @@ class Coordinator:
             sweep_id=claimed.sweep_id,
             monitor=self._studies.monitor.metric,
             wait=self._prunes,
+            allowed=self._allowed,
         )
         if self._send(worker, request):
             self._view.event(claimed.run_id, "resumes" if resumes else "starts")

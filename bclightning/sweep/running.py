@@ -1,6 +1,6 @@
 """A whole sweep on this machine, as a function."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ def sweep(
     options: Mapping[str, Any] | None = None,
     heartbeat: int = 10,
     view: "View | None" = None,
+    allow_code: Sequence[str] = (),
 ) -> list[RunRecord]:
     """Run a sweep, or resume one: a study of trials for each arm, then final runs on fresh seeds.
 
@@ -52,6 +53,8 @@ def sweep(
         heartbeat: Seconds between signs of life. A coordinator that gives none for three times as
             long is taken for dead, and others resume its trials.
         view: What is told of events; nothing is if ``None``.
+        allow_code: Packages whose classes a definition may name that lies in a page or in another's
+            sweep, beside bclightning, torch.nn and Lightning. Any other definition is code.
 
     Returns:
         The records of all trials and final runs that ended, wherever they ran. A failed one has the
@@ -68,12 +71,15 @@ def sweep(
         ...     print(error)
         jobs must be an integer of at least 1, got 0
     """
-    definition = Definition.load(definition)
+    source = definition
+    definition = Definition.load(source)
     _check_arguments(jobs, threads, heartbeat, options or {})
     # What needs no torch has been checked. Workers' server and this process now import it at once.
     from bclightning.sweep.coordinator import Coordinator, start_worker_server
 
     start_worker_server("bclightning.sweep.worker")
+    from bclightning.runs.allowed_code import allowed_in_definition
+    from bclightning.runs.origin import signed
     from bclightning.sweep.check import check
     from bclightning.sweep.studies import Studies
     from bclightning.sweep.view import View
@@ -81,7 +87,8 @@ def sweep(
 
     recipe_text, recipe = _read_recipe(definition.recipe)
     everywhere = {**(options or {}), "runs_dir": str(runs_dir)}
-    monitor = check(definition, recipe, everywhere)
+    allowed = allowed_in_definition(source, allow_code)
+    monitor = check(definition, recipe, everywhere, allowed)
     folder = Path(runs_dir) / definition.name
     _make(folder)
     view = view or View()
@@ -90,10 +97,11 @@ def sweep(
         studies = Studies(definition, url, heartbeat)
         try:
             studies.prepare(recipe_text, monitor)
-            write_text(folder / "sweep.yaml", yaml.safe_dump(definition.plain(), sort_keys=False))
+            text = yaml.safe_dump(definition.plain(), sort_keys=False)
+            write_text(folder / "sweep.yaml", signed(text) if allowed is None else text)
             view.start(studies, jobs)
             try:
-                coordinator = Coordinator(studies, folder, recipe, view, work, everywhere)
+                coordinator = Coordinator(studies, folder, recipe, view, work, everywhere, allowed)
                 coordinator.run(jobs, threads)
             except Interrupted as interruption:
                 interruption.sweep = True

@@ -36,6 +36,7 @@ from bclightning.seeds import derive_seed
 from bclightning.sweep import optuna_private
 from bclightning.sweep.definition import Choices, Definition, Range, changed_keys
 from bclightning.sweep.monitor import Monitor
+from bclightning.sweep.parameters import check_parameters
 from bclightning.vocabulary import VAL_ERROR
 
 SweepStage = Literal["tune", "final"]
@@ -382,6 +383,7 @@ class Studies:
             trial = study.ask(self._distributions(stage))
         # As stored, so that a resumed trial has the very numbers, of the very types.
         options = dict(study.get_trials(deepcopy=False)[number].params)
+        check_parameters(definition, options, SEED)
         name = f"{definition.name}-{arm}"
         if stage == "final":
             run_id = f"{name}-s{options[SEED]}"

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.process import parent_process
@@ -17,7 +18,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bclightning.errors import MachineError, UserError
-from bclightning.runs.config import RunConfig
+from bclightning.runs.allowed_code import code_named_in
+from bclightning.runs.config import RunConfig, load_limited
 from bclightning.runs.data import SharedData
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.interrupt import Interrupted
@@ -192,9 +194,13 @@ def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRe
 
 def _train(request: RunRequest, resumes: bool, reports: Callback, data: SharedData) -> RunRecord:
     if resumes:
-        config = RunConfig.from_run(request.folder)
+        # What the sweep's own recipe names is code, on every machine that works on the sweep.
+        named: Sequence[str] = code_named_in([request.recipe, request.options])
+        if request.allowed is not None:
+            named = request.allowed.packages
+        config = RunConfig.from_run(request.folder, allow_code=named)
     else:
-        config = RunConfig.load(request.recipe, request.options)
+        config = load_limited([request.recipe, request.options], request.allowed)
     # What a run says goes into the worker's log.
     return fit(config, callbacks=[reports, RunProgress()], data=data)
 
