@@ -2,8 +2,9 @@
 
 The description of a network is a few hundred bytes, whatever it asks for. So it is added up before
 anything is allocated. The yardstick is VGG-19 on images of 224 x 224 pixels, the most expensive
-chain of layers in common use: 1.4e8 weights, 2e10 multiplications, 3e7 values and 3e6 values after
-a layer. Each limit is at least five times as much, and takes minutes and gigabytes at most.
+chain of layers in common use: 1.4e8 weights, 2e10 multiplications, 4e7 values, of which 3e6 after
+one layer. Each limit is at least five times as much, and takes gigabytes and three minutes of one
+core for an image at most, as measured with the least favourable layers.
 """
 
 import math
@@ -13,11 +14,14 @@ from bclightning.inference.graph import PRODUCTS, SIZE_BITS, Step, label, shapes
 
 _SIZE_LIMIT = 2**SIZE_BITS
 
-# Multiplications of one image in all products: an hour of one slow core, seconds of a usual one.
+# Multiplications of one image in all products: seconds, or minutes where torch has no fast code.
 _WORK_BITS = 38
 
-# Values that the other steps read: a pooling window's, and each result.
-_VALUES_BITS = 32
+# A group of a convolution takes as long as so many multiplications, however small it is: 9 us.
+_GROUP_WORK = 2**14
+
+# Values that steps write, and that pooling compares.
+_VALUES_BITS = 30
 
 # Weights in memory, each layer once, in the blocks of 32 x 32 that one storage keeps.
 _WEIGHTS_BITS = 30
@@ -44,15 +48,14 @@ def check_limits(steps: Sequence[Step], image: tuple[int, ...]) -> tuple[int, ..
         raise ValueError(f"images of shape {image} have 2**{SIZE_BITS} values or more")
     _check_names(steps)
     after = shapes(steps, image)
-    outputs = [math.prod(shape) for shape in after]
-    pairs = list(zip(steps, outputs, strict=True))
-    products = [_terms(step) * count for step, count in pairs if step.kind in PRODUCTS]
-    others = [_terms(step) * count for step, count in pairs if step.kind not in PRODUCTS]
+    sizes = [(step, math.prod(shape)) for step, shape in zip(steps, after, strict=True)]
+    work = sum(_multiplications(step, size) for step, size in sizes)
+    values = sum(size * _window(step) for step, size in sizes)
     layers = {step.name: step for step in steps if step.kind in PRODUCTS}
     weights = [_padded(step.weight_shape) for step in layers.values()]
     for what, total, bits in (
-        ("multiplications for an image", sum(products), _WORK_BITS),
-        ("values to compare, scale or copy for an image", sum(others), _VALUES_BITS),
+        ("multiplications for an image", work, _WORK_BITS),
+        ("values for an image", values, _VALUES_BITS),
         ("weights", sum(weights), _WEIGHTS_BITS),
     ):
         if total > 2**bits:
@@ -72,11 +75,16 @@ def _check_names(steps: Sequence[Step]) -> None:
             )
 
 
-def _terms(step: Step) -> int:
-    """The number of values that make one value of the result."""
-    if step.kind in PRODUCTS:
-        return math.prod(step.weight_shape[1:])
-    return math.prod(step.settings.get("kernel_size", (1,)))
+def _multiplications(step: Step, size: int) -> int:
+    if step.kind not in PRODUCTS:
+        return 0
+    each = math.prod(step.weight_shape[1:])
+    return size * each + _GROUP_WORK * step.settings.get("groups", 0)
+
+
+def _window(step: Step) -> int:
+    """The number of values that one value of the result is chosen from."""
+    return math.prod(step.settings["kernel_size"]) if step.kind == "max_pool2d" else 1
 
 
 def _padded(shape: tuple[int, ...]) -> int:

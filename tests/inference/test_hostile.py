@@ -149,6 +149,16 @@ UNREASONABLE = {
         [1, 4096, 4096],
         1,
     ),
+    "groups": (
+        {"c.bits": bits(2**18, 1), "last.bits": bits(1, 2**18)},
+        [
+            *[convolution(1, channels=2**18, groups=2**18)] * 200,
+            convolution(1, "last", channels=2**18, out_channels=1),
+            FLATTEN,
+        ],
+        [2**18, 1, 1],
+        1,
+    ),
     "pooling": ({}, [pool(2001, padding=1000)] * 9 + [pool(4001), FLATTEN], [1, 4001, 4001], 1),
     "many steps": ({}, [{"kind": "relu"}] * 30_000 + [pool(4000), FLATTEN], [1, 4000, 4000], 1),
     # Thin layers, which one storage pads to blocks of 32.
