@@ -176,6 +176,21 @@ class RunRecord:
         self.started = before.started
         self.versions, self.git, self.machine = before.versions, before.git, before.machine
 
+    def check(self, where: str) -> None:
+        """See that each field is of its type.
+
+        Args:
+            where: Where the record comes from, for the error message.
+
+        Raises:
+            UserError: A field is of another type.
+        """
+        try:
+            for name, check in _CHECKS.items():
+                check(getattr(self, name), name)
+        except WrongTypeError as error:
+            raise _incomplete(where, str(error)) from error
+
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
