@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 
 from bclightning.errors import MachineError, UserError
-from bclightning.storage import TEMPORARY_SUFFIX, full_disk
+from bclightning.storage import TEMPORARY_SUFFIX, full_disk, home_expanded
 
 # A process that held a run's lock and was just killed may need a moment to be gone.
 LOCK_TIMEOUT_SECONDS = 5.0
@@ -135,6 +135,7 @@ class RunFolder:
         Raises:
             UserError: There is no such run, or several with that id.
         """
+        run = home_expanded(run)
         if (Path(run) / "config.yaml").is_file():
             # A dot has no name of its own, and a run is called like its folder.
             return cls(Path(run) if Path(run).name else Path(run).resolve())
