@@ -166,6 +166,25 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def home_expanded(value: Any) -> Any:
+    """Plain data with the user's own folder for ``~/`` at the beginning of any text in it.
+
+    Only with the slash, since a lone ``~`` is YAML's null.
+
+    Example:
+        >>> home_expanded({"data.root": None, "skip": ["~", "a~/b"]})
+        {'data.root': None, 'skip': ['~', 'a~/b']}
+    """
+    match value:
+        case str() if value.startswith("~/"):
+            return os.path.expanduser(value)
+        case dict():
+            return {key: home_expanded(entry) for key, entry in value.items()}
+        case list():
+            return [home_expanded(entry) for entry in value]
+    return value
+
+
 def make_ordinary(path: str | os.PathLike[str]) -> None:
     """Give a private temporary file the permissions of an ordinary one, where that can be done."""
     with contextlib.suppress(OSError):

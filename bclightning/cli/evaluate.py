@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
+from bclightning.cli.parser import TRAINED_NETWORK
 from bclightning.cli.tables import results_table
 from bclightning.errors import MachineError, UserError
 from bclightning.evaluation import EvaluationResult, default_evaluation
@@ -57,10 +58,7 @@ def trained_network(config: RunConfig, ckpt_path: str | None, command: str) -> T
         UserError: It names none, or none that there is.
     """
     if config.run is None and ckpt_path is None:
-        raise UserError(
-            f"name a trained network: bcl {command} RUN, "
-            f"or bcl {command} --config FILE --ckpt_path CHECKPOINT"
-        )
+        raise UserError(f"name {TRAINED_NETWORK.format(name=command)}")
     return rebuild(config, ckpt_path)
 
 

@@ -33,7 +33,7 @@ from bclightning.runs.notices import quiet_lightning
 from bclightning.runs.origin import signed
 from bclightning.runs.parser_errors import format_parser_error
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
-from bclightning.storage import write_text
+from bclightning.storage import home_expanded, write_text
 from bclightning.tracking.mode import WandbOptions
 from bclightning.training import BinaryConnect
 from bclightning.vocabulary import VAL_ERROR, Binarization, MonitorMode, Stage
@@ -497,7 +497,7 @@ def _content(source: "str | Path | Mapping[str, Any] | RunConfig") -> dict[str, 
         case RunConfig():
             return source.plain()
         case Mapping():
-            return dict(source)
+            return dict(home_expanded(dict(source)))
     return read_config(resolve_recipe(str(source)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 
 from bclightning.errors import MachineError, UserError
-from bclightning.storage import TEMPORARY_SUFFIX, full_disk
+from bclightning.storage import TEMPORARY_SUFFIX, full_disk, home_expanded
 
 # A process that held a run's lock and was just killed may need a moment to be gone.
 LOCK_TIMEOUT_SECONDS = 5.0
@@ -179,6 +179,7 @@ class RunFolder:
         Raises:
             UserError: There is no such run, or several with that id.
         """
+        run = home_expanded(run)
         path = Path(run)
         if _is_file(path / "config.yaml"):
             # Dots have no name of their own, and a run is called like its folder.

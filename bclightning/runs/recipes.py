@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bclightning.errors import UserError, nearest
+from bclightning.storage import expanded, home_expanded
 from bclightning.yaml_files import read_yaml
 
 # What older versions called an option, in files that were written then.
@@ -31,7 +32,7 @@ def resolve_recipe(name: str) -> Path:
         >>> resolve_recipe("digits.yaml").name
         'digits.yaml'
     """
-    path = Path(name)
+    path = expanded(name)
     if path.is_file():
         return path
     known = recipe_names()
@@ -47,6 +48,8 @@ def resolve_recipe(name: str) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """Read a configuration file, with the options of older versions under today's names.
 
+    A path in it may begin with ``~/``, the user's own folder.
+
     Raises:
         UserError: The file cannot be read, or is no YAML mapping.
 
@@ -54,7 +57,7 @@ def read_config(path: Path) -> dict[str, Any]:
         >>> read_config(resolve_recipe("digits.yaml"))["trainer"]
         {'max_epochs': 50}
     """
-    content = read_yaml(path)
+    content = home_expanded(read_yaml(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a configuration: give a YAML file of options and values")
     config: dict[str, Any] = {
