@@ -18,7 +18,7 @@ from bclightning.errors import UserError
 from bclightning.evaluation import default_evaluation
 from bclightning.nn import binary_layers
 from bclightning.runs.allocator import keep_freed_memory
-from bclightning.runs.callbacks import FirstEpochs, SeedEachEpoch
+from bclightning.runs.callbacks import FirstEpochs, ResumeAfterEpoch, SeedEachEpoch
 from bclightning.runs.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
 from bclightning.runs.config import BuiltRun, RunConfig
 from bclightning.runs.data import SharedData, data_name, has_loader
@@ -190,6 +190,7 @@ class _Run:
         tracks = config["trainer.logger"] is not False
         self.tracked = decide_mode(built.wandb, os.environ) if tracks else None
         ours = [
+            ResumeAfterEpoch(),
             SeedEachEpoch(RunSeeds(config["seed_everything"], seeding)),
             WeightStatistics(),
             self.checkpoint,
