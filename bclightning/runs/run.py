@@ -123,6 +123,7 @@ def _start(
         raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
     keep_freed_memory()
     with interruptible():
+        config.check_readable()
         built = config.build()
         if isinstance(built.data, ImageDataModule):
             built.data.use_seeds(config["seed_everything"], seeding)
