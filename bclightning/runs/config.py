@@ -37,7 +37,7 @@ from bclightning.errors import UserError
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import changed_options
 from bclightning.runs.notices import quiet_lightning
-from bclightning.runs.parser_errors import format_parser_error
+from bclightning.runs.parser_errors import format_parser_error, lightning_errors
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
 from bclightning.storage import write_text
 from bclightning.tracking.mode import WandbOptions
@@ -463,7 +463,11 @@ batch_size=20, eval_batch_size=1000, seed=None))
             UserError: Lightning refuses a setting; the message is its own.
         """
         arguments = dict(self._trainer)
-        arguments["callbacks"] = [*arguments["callbacks"], *callbacks]
+        own = arguments["callbacks"]
+        if any(isinstance(callback, ProgressBar) for callback in own):
+            # Lightning takes one, and the configuration's is the one that was asked for.
+            callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+        arguments["callbacks"] = [*own, *callbacks]
         arguments["plugins"] = [*_as_list(arguments["plugins"]), *plugins]
         arguments["logger"] = _as_list(arguments["logger"]) or False
         if arguments["enable_progress_bar"] is None:
@@ -489,7 +493,7 @@ batch_size=20, eval_batch_size=1000, seed=None))
 
     @staticmethod
     def _trainer_of(arguments: dict[str, Any]) -> Trainer:
-        with _errors_in_one_sentence(_parser()):
+        with _errors_in_one_sentence(_parser()), lightning_errors():
             return Trainer(**arguments)
 
 
