@@ -87,8 +87,8 @@ class RunCheckpoint(Checkpoint):
         self._started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that this epoch has a validation of its own."""
-        self._validated = True
+        """Note that this epoch has a validation of its own, which a sanity check is not."""
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write metrics and checkpoints; Lightning calls this after all other callbacks."""
@@ -138,7 +138,10 @@ class RunCheckpoint(Checkpoint):
         self.best = state_dict["best"]
         self._last_epoch = state_dict["last_epoch"]
         self._seconds_before = state_dict["seconds"]
-        self.table.cut_after(state_dict["last_epoch"])
+        if self._last_epoch is None:
+            # Lightning's finders of rates and batch sizes go back to before the first epoch.
+            return
+        self.table.cut_after(self._last_epoch)
         if self.best_epoch == self._last_epoch:
             # The run may have been killed after last.ckpt and before best.ckpt was its equal.
             self._keep_as_best()

@@ -2,15 +2,24 @@
 
 import argparse
 import contextlib
+import enum
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # type: ignore[attr-defined]
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentError,
+    Namespace,
+    set_dumper,
+)
+from jsonargparse.typing import register_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.seed import max_seed_value, min_seed_value
@@ -31,7 +40,7 @@ from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import changed_options
 from bclightning.runs.notices import quiet_lightning
 from bclightning.runs.origin import signed
-from bclightning.runs.parser_errors import format_parser_error
+from bclightning.runs.parser_errors import format_parser_error, lightning_errors
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
 from bclightning.storage import home_expanded, write_text
 from bclightning.tracking.mode import WandbOptions
@@ -46,6 +55,22 @@ TRAINER_DEFAULTS = {
 }
 
 DEFAULT_MODEL = "bclightning.Classifier"
+
+# What the parser writes in place of a value that it cannot write.
+_NOT_WRITTEN = "Unable to serialize instance"
+
+# Name of the YAML that `plain` has the parser write.
+_FORMAT = "bclightning"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes the members of enumerations of texts, which Lightning has as defaults, as texts."""
+
+
+_Dumper.add_multi_representer(enum.Enum, lambda dumper, member: dumper.represent_data(member.value))
+set_dumper(_FORMAT, lambda content: str(yaml.dump(content, Dumper=_Dumper, sort_keys=False)))
+# Default of StochasticWeightAveraging.
+register_type(torch.device)
 
 
 @dataclass
@@ -404,16 +429,43 @@ batch_size=20, eval_batch_size=1000, seed=None))
         self._values.experiment, self._values.run_id = experiment, run_id
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as plain data: for files, loggers, other processes and `load`."""
+        """The configuration as plain data: for files, loggers, other processes and `load`.
+
+        Raises:
+            UserError: An option has a value that a file cannot hold.
+        """
         values = self._values.clone()
         values.pop("config", None)
-        # Only the parser knows how each type is written; text is what it writes.
-        text = _parser().dump(values, skip_unset=False, skip_validation=True)
-        content: dict[str, Any] = yaml.safe_load(text)
+        with warnings.catch_warnings():
+            # What the parser cannot write is looked after below.
+            warnings.filterwarnings("ignore", f"(?s).*{_NOT_WRITTEN}")
+            # Only the parser knows how each type is written; text is what it writes.
+            text = _parser().dump(values, _FORMAT, skip_unset=False, skip_validation=True)
+        content: dict[str, Any] = _as_given(yaml.safe_load(text), values.as_dict())
         model = content.get("model") or {}
         if model.get("class_path") == DEFAULT_MODEL:
             content["model"] = model.get("init_args") or {}
         return content
+
+    def check_readable(self) -> None:
+        """Make sure that what `write` writes is read as the same configuration again.
+
+        Raises:
+            UserError: A run could not be resumed with it; the sentence names the option.
+        """
+        content = self.plain()
+        try:
+            again = RunConfig.load(content).plain()
+        except UserError as error:
+            raise UserError(
+                f"the configuration could not be read again to resume the run: {error}"
+            ) from error
+        # Made again, since parsing changes what it is given.
+        for option in changed_options(self.plain(), again):
+            raise UserError(
+                f"{option} would be another value when the run is resumed, since a file cannot "
+                "hold the one that it has; write it in another way"
+            )
 
     def write(self, path: Path) -> None:
         """Write the configuration to a file that ``--config`` reads."""
@@ -462,7 +514,11 @@ batch_size=20, eval_batch_size=1000, seed=None))
             UserError: Lightning refuses a setting; the message is its own.
         """
         arguments = dict(self._trainer)
-        arguments["callbacks"] = [*arguments["callbacks"], *callbacks]
+        own = arguments["callbacks"]
+        if any(isinstance(callback, ProgressBar) for callback in own):
+            # Lightning takes one, and the configuration's is the one that was asked for.
+            callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+        arguments["callbacks"] = [*own, *callbacks]
         arguments["plugins"] = [*_as_list(arguments["plugins"]), *plugins]
         arguments["logger"] = _as_list(arguments["logger"]) or False
         if arguments["enable_progress_bar"] is None:
@@ -488,7 +544,7 @@ batch_size=20, eval_batch_size=1000, seed=None))
 
     @staticmethod
     def _trainer_of(arguments: dict[str, Any]) -> Trainer:
-        with _errors_in_one_sentence(_parser()):
+        with _errors_in_one_sentence(_parser()), lightning_errors():
             return Trainer(**arguments)
 
 
@@ -523,6 +579,35 @@ def _merged(parser: LightningArgumentParser, contents: Sequence[dict[str, Any]])
     if values is None:
         raise ValueError("a configuration needs at least one source")
     return values
+
+
+def _as_given(written: Any, value: Any, option: str = "-") -> Any:
+    """What was written, but a text or a mapping that was taken for another type is as it was.
+
+    The parser writes a value by the first type of a union, be it a function or a duration.
+
+    Raises:
+        UserError: A value could not be written.
+    """
+    match written, value:
+        case dict(), dict():
+            return {
+                key: _as_given(inner, value.get(key), f"{option}.{key}")
+                for key, inner in written.items()
+            }
+        case list(), list() | tuple() if len(written) == len(value):
+            pairs = enumerate(zip(written, value, strict=True))
+            return [_as_given(*pair, f"{option}.{place}") for place, pair in pairs]
+        case str(), str() | dict() if written.startswith(_NOT_WRITTEN) or written == str(value):
+            return value
+        case str(), _ if written.startswith(_NOT_WRITTEN):
+            name = option.replace(".init_args", "").replace("-.", "--")
+            raise UserError(
+                f"{name} is a {type(value).__name__}, which a file cannot hold, so that the run "
+                "could not be resumed; write it as class_path and init_args, or, if it is a "
+                "callback, give it to fit(..., callbacks=[...])"
+            )
+    return written
 
 
 def _as_list(value: Any) -> list[Any]:

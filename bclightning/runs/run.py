@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -20,7 +22,7 @@ from bclightning.errors import UserError
 from bclightning.evaluation import default_evaluation
 from bclightning.nn import binary_layers
 from bclightning.runs.allocator import keep_freed_memory
-from bclightning.runs.callbacks import FirstEpochs, SeedEachEpoch
+from bclightning.runs.callbacks import FirstEpochs, ResumeAfterEpoch, SeedEachEpoch
 from bclightning.runs.checkpoint import RunCheckpoint
 from bclightning.runs.checkpoint_io import (
     WholeFileCheckpointIO,
@@ -36,6 +38,7 @@ from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.interrupt import interruptible, interruption_of, stop_if_asked
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.notices import logger
+from bclightning.runs.parser_errors import lightning_errors
 from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import load_weights, reported_metric
@@ -124,6 +127,12 @@ def _start(
 ) -> RunRecord:
     if (config["trainer.max_epochs"] or 0) < 1:
         raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
+    for option, without in (("enable_checkpointing", False), ("barebones", True)):
+        if config[f"trainer.{option}"] is without:
+            raise UserError(
+                f"--trainer.{option} {str(without).lower()} cannot be: a run keeps checkpoints, "
+                "which it is resumed from and judged by; leave the option out"
+            )
     keep_freed_memory()
     with interruptible(), contextlib.ExitStack() as held:
         before = None
@@ -134,6 +143,7 @@ def _start(
                 return record
             before = _record_of(config.run)
             seeding = before.seeding if before else seeding
+        config.check_readable()
         built = config.build()
         if isinstance(built.data, ImageDataModule):
             built.data.use_seeds(config["seed_everything"], seeding)
@@ -223,6 +233,7 @@ class _Run:
         tracks = config["trainer.logger"] is not False
         self.tracked = decide_mode(built.wandb, os.environ) if tracks else None
         ours = [
+            ResumeAfterEpoch(),
             SeedEachEpoch(RunSeeds(config["seed_everything"], seeding)),
             WeightStatistics(),
             self.checkpoint,
@@ -246,6 +257,7 @@ class _Run:
             exit_code = 1
             try:
                 self._track()
+                self._provide_logger()
                 self._train()
                 # A stop that did not come through must not become a test, or a result.
                 stop_if_asked()
@@ -325,6 +337,13 @@ class _Run:
         if self.tracker is not None:
             self.trainer.loggers = [*self.trainer.loggers, self.tracker]
 
+    def _provide_logger(self) -> None:
+        """Give callbacks that do not work without a logger one that logs nothing."""
+        needing = (LearningRateMonitor, DeviceStatsMonitor)
+        if not self.trainer.loggers and any(isinstance(c, needing) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            # What they find is among the metrics all the same.
+            self.trainer.loggers = [DummyLogger()]
+
     def _train(self) -> None:
         last = self.checkpoint.last_path
         if not last.exists():
@@ -353,16 +372,24 @@ class _Run:
             ) from error
 
     def _fit(self, checkpoint: Path | None) -> None:
-        self.trainer.fit(
-            self.built.model,
-            datamodule=self.built.data,
-            ckpt_path=checkpoint,
-            weights_only=True,
-        )
+        with lightning_errors():
+            self.trainer.fit(
+                self.built.model,
+                datamodule=self.built.data,
+                ckpt_path=checkpoint,
+                weights_only=True,
+            )
 
     def _test(self) -> None:
         """Test the best epoch; only now, and never while a setting is searched for."""
         if not is_first_process() or not self.checkpoint.last_path.exists():
+            return
+        if not self.checkpoint.best_path.exists():
+            logger.info(
+                "no validation, so no epoch is the best and none is tested; "
+                "the weights of the last one are in %s",
+                self.checkpoint.last_path,
+            )
             return
         model, data = self.built.model, self.built.data
         # With several processes the callback's memory is another process's; the file is not.

@@ -61,7 +61,7 @@ class EpochReports(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and wait if asked to."""
-        if self._monitor not in trainer.callback_metrics:
+        if trainer.sanity_checking or self._monitor not in trainer.callback_metrics:
             return
         value = shortest(trainer.callback_metrics[self._monitor].item())
         try:
