@@ -148,8 +148,13 @@ class ReestimateBatchNorm(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Put the statistics back that somebody has swapped in, and will swap out again."""
-        # That may happen before any hook of ours, and must not take ours away with it.
-        if self._swapped and self._statistics is not None:
+        if self._statistics is None:
+            return
+        if trainer.world_size > 1:
+            # DDP has given every process the first one's buffers, which are ours too.
+            self._statistics.accept()
+        if self._swapped:
+            # They may be swapped out before any hook of ours, and must not take ours with them.
             self._statistics.put_back()
 
     on_test_batch_end = on_validation_batch_end
@@ -317,6 +322,10 @@ class _Replacement:
         if not self._in:
             self._others.put(self._own.places)
         self._in = True
+
+    def accept(self) -> None:
+        """Take what is in place now for what was put in."""
+        self._others = _Snapshot(self._own.places)
 
     def put_back(self) -> None:
         """Put the module's own back, where nobody has put something else there meanwhile."""

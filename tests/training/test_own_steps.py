@@ -49,7 +49,7 @@ class Headed(LightningModule):
 
     def validation_step(self, batch, batch_idx):
         self.noted.append(statistics(self))
-        self.log("val/loss", cross_entropy(self.scores(batch), batch[1]))
+        self.log("val/loss", cross_entropy(self.scores(batch), batch[1]), sync_dist=True)
 
     def test_step(self, batch, batch_idx):
         return self.validation_step(batch, batch_idx)
@@ -490,6 +490,30 @@ def test_a_module_that_cannot_be_copied_runs_its_forward():
     model.lock = None
     assert same(model.noted[-1], expected(model))
     assert len(model.noted) == 1
+
+
+class PutBack(Callback):
+    def on_validation_start(self, trainer, pl_module):
+        self.before = statistics(pl_module)
+
+    def on_validation_batch_end(self, trainer, pl_module, *args):
+        assert not same(self.before, statistics(pl_module))
+
+    def on_validation_end(self, trainer, pl_module):
+        assert same(self.before, statistics(pl_module))
+
+
+@pytest.mark.slow
+def test_each_of_several_processes_gets_its_own_statistics_back():
+    trainer = bare_trainer(
+        2,
+        devices=2,
+        strategy="ddp_fork",
+        num_sanity_val_steps=0,
+        callbacks=[BinaryConnect("stochastic"), PutBack()],
+    )
+    trainer.fit(Headed(), batches(200), batches(60))
+    assert "val/loss" in trainer.callback_metrics
 
 
 class Straight(Headed):
