@@ -1,6 +1,7 @@
 """Images and test sets, classified on the command line."""
 
 import csv
+import os
 import subprocess
 import sys
 
@@ -97,3 +98,12 @@ def test_of_many_images_the_first_are_printed_and_all_are_written(runs, capsys):
     assert "many.npy[50]" not in said
     assert "... and 20 more images; --output FILE writes them all" in said
     assert len((runs / "o.csv").read_text().splitlines()) == 71
+
+
+def test_the_name_of_an_image_may_be_bytes_that_are_no_text(runs, capsys):
+    main(["export", "deterministic"])
+    name = os.fsdecode(b"m\xffn.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(name)
+    model = "deterministic.safetensors"
+    main(["predict", model, "--images", name, "--output", "o.csv"])
+    assert (runs / "o.csv").read_text(encoding="utf-8").splitlines()[1].startswith("m\\udcffn.png,")
