@@ -36,6 +36,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from bclightning import __version__
 from bclightning.errors import UserError
 from bclightning.runs.allowed_code import HELP, OPTION, AllowedCode, open_config
+from bclightning.runs.data import root_of_run, root_to_write
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import changed_options
 from bclightning.runs.notices import quiet_lightning
@@ -331,7 +332,9 @@ class RunConfig:
             )
         if run is not None:
             content, _ = open_config(run, () if allowed is None else allowed.packages)
-            self.changed = changed_options(load_limited([content], allowed).plain(), self.plain())
+            recorded = load_limited([content], allowed).plain()
+            self.changed = changed_options(recorded, self.plain())
+            self._use_data_of_run(recorded, run)
 
     @classmethod
     def load(cls, *sources: "str | Path | Mapping[str, Any] | RunConfig") -> "RunConfig":
@@ -428,6 +431,13 @@ batch_size=20, eval_batch_size=1000, seed=None))
         """Give a new run the names that its folder has."""
         self._values.experiment, self._values.run_id = experiment, run_id
 
+    def _use_data_of_run(self, recorded: Mapping[str, Any], run: RunFolder) -> None:
+        arguments = self._values.data.get("init_args") or {}
+        of_run = (recorded["data"].get("init_args") or {}).get("root")
+        # A folder that is given now is taken as it is.
+        if "root" in arguments and arguments["root"] == of_run:
+            arguments["root"] = root_of_run(recorded, run.path)
+
     def plain(self) -> dict[str, Any]:
         """The configuration as plain data: for files, loggers, other processes and `load`.
 
@@ -469,7 +479,11 @@ batch_size=20, eval_batch_size=1000, seed=None))
 
     def write(self, path: Path) -> None:
         """Write the configuration to a file that ``--config`` reads."""
-        text = f"# bclightning=={__version__}\n{yaml.safe_dump(self.plain(), sort_keys=False)}"
+        plain = self.plain()
+        arguments = plain["data"].get("init_args") or {}
+        if "root" in arguments:
+            arguments["root"] = root_to_write(plain)
+        text = f"# bclightning=={__version__}\n{yaml.safe_dump(plain, sort_keys=False)}"
         # What was read as data does not become code by being written again.
         write_text(path, signed(text) if self._allowed is None else text)
 

@@ -308,19 +308,21 @@ LONG = "x" * 300
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "sentence"),
     [
-        ["fit", "--config", "TINY", "--runs_dir", LONG, "--run_id", "r"],
-        ["fit", "--config", LONG],
-        ["test", LONG],
-        ["predict", LONG],
-        ["summary", LONG],
-        ["compare", LONG],
-        ["sweep", LONG],
+        (["fit", "--config", "TINY", "--runs_dir", LONG, "--run_id", "r"], "File name too long"),
+        (["fit", "--config", LONG], "File name too long"),
+        (["test", LONG], "there is no run 'xxx"),
+        (["predict", LONG], "File name too long"),
+        (["summary", LONG], "there is no run 'xxx"),
+        (["compare", LONG], "File name too long"),
+        (["sweep", LONG], "File name too long"),
     ],
 )
-def test_a_name_that_is_too_long_for_the_file_system_is_one_sentence(folder, tiny, refused, words):
-    assert "File name too long" in refused(*(tiny if word == "TINY" else word for word in words))
+def test_a_name_that_is_too_long_for_the_file_system_is_one_sentence(
+    folder, tiny, refused, words, sentence
+):
+    assert sentence in refused(*(tiny if word == "TINY" else word for word in words))
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(folder, tiny, refused, monkeypatch):

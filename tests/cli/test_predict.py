@@ -201,3 +201,12 @@ def test_large_images_are_classified_a_few_at_a_time(evil, monkeypatch, capsys):
     np.save("five.npy", np.zeros((5, 1, 2, 2)))
     main(["predict", "m.safetensors", "--images", "five.npy"])
     assert sizes == [2, 2, 1]
+
+
+def test_the_name_of_an_image_may_be_bytes_that_are_no_text(runs, capsys):
+    main(["export", "deterministic"])
+    name = os.fsdecode(b"m\xffn.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(name)
+    model = "deterministic.safetensors"
+    main(["predict", model, "--images", name, "--output", "o.csv"])
+    assert (runs / "o.csv").read_text(encoding="utf-8").splitlines()[1].startswith("m\\udcffn.png,")

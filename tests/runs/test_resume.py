@@ -190,7 +190,7 @@ def test_the_file_of_a_warm_start_is_needed_in_the_first_epoch_alone(folder, tin
 
 def test_a_record_knows_what_made_each_part_of_its_run(folder, tiny, monkeypatch):
     """The first part's code stays the run's; a later one's is noted where it is another."""
-    codes = iter([{"commit": "a"}, {"commit": "b"}, {"commit": "b"}, {"commit": "a"}])
+    codes = iter([{"commit": name, "dirty": False} for name in "abba"])
     with monkeypatch.context() as patch:
         patch.setattr("bclightning.runs.run.git_state", lambda: next(codes))
         patch.setattr(
@@ -205,7 +205,7 @@ def test_a_record_knows_what_made_each_part_of_its_run(folder, tiny, monkeypatch
         patch.setattr("bclightning.runs.run.git_state", lambda: next(codes))
         main(["fit", "--resume", "r"])
     record = json.loads((folder / "results/runs/digits/r/run.json").read_text())
-    assert (record["status"], record["git"]) == ("finished", {"commit": "a"})
+    assert (record["status"], record["git"]) == ("finished", {"commit": "a", "dirty": False})
     assert [part["git"]["commit"] for part in record["parts"]] == ["b", "a"]
     assert all(part["machine"] == record["machine"] for part in record["parts"])
     assert record["started"] <= record["parts"][0]["started"] <= record["parts"][1]["started"]
