@@ -78,12 +78,13 @@ def evaluate_and_print(options: Namespace, split: Split) -> int:
         options.eval_weights,
         size or ENSEMBLE_SIZE,
     )
-    if split == "test" and network.record is not None:
-        _complete_record(network, results)
     what = "test" if split == "test" else "validation"
     heading = f"{what} error" if metric.endswith("/error") else metric
     title = f"{network.name}: {heading}"
     Console().print(results_table(title, metric, results, default_evaluation(network.model)))
+    if split == "test":
+        # After the results are shown: the run's folder may be one that cannot be written to.
+        _complete_record(network, results)
     return 0
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 from bclightning.cli.main import main
+from bclightning.errors import MachineError
+from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
 
 RUNS = ("results", "runs", "digits")
@@ -40,6 +42,24 @@ def test_what_a_record_does_not_have_is_added_to_it(runs):
     ]
     main(words)
     assert record(runs, "stochastic").test == after
+
+
+def test_results_are_shown_where_the_record_cannot_be_written(runs, capsys, monkeypatch):
+    before = record(runs, "stochastic")
+    before.test = []
+    before.write(RunFolder.find("stochastic").record)
+
+    def read_only(*_):
+        raise MachineError("run.json cannot be written: Read-only file system")
+
+    monkeypatch.setattr(RunRecord, "write", read_only)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "stochastic", "--eval_weights", "real"])
+    said = capsys.readouterr()
+    assert "test error" in said.out
+    assert said.err == "bcl: run.json cannot be written: Read-only file system\n"
+    assert stopped.value.code == 2
 
 
 def test_a_larger_ensemble_is_another_one_and_the_same_twice(runs):
