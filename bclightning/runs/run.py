@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -36,6 +37,13 @@ from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import load_weights, reported_metric
 from bclightning.runs.record import RunRecord
+from bclightning.runs.threads import (
+    check_threads,
+    may_choose,
+    preserving_threads,
+    recorded_threads,
+    suits_one_thread,
+)
 from bclightning.seeds import SEEDING, RunSeeds
 from bclightning.tracking.logger import TrackingLogger, start_tracking
 from bclightning.tracking.mode import decide_mode
@@ -52,6 +60,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     data: SharedData | None = None,
     epochs: int | None = None,
+    threads: int | None = None,
 ) -> RunRecord:
     """Train a network, test its best epoch, and record both in a folder of its own.
 
@@ -64,6 +73,9 @@ def fit(
         callbacks: Callbacks beside those of the configuration.
         data: Loaded data that runs of one process share.
         epochs: Number of epochs to train at most, as the whole run would begin; nothing is tested.
+        threads: Number of torch's threads while this runs. If ``None``, that of the run which is
+            resumed, else torch's own, but one where the network is too small for more and
+            ``OMP_NUM_THREADS`` is not set.
 
     Returns:
         The record; that of the run as it is, if it was finished already.
@@ -89,7 +101,7 @@ def fit(
     """
     if not isinstance(config, RunConfig):
         config = RunConfig.load(config)
-    seeding = SEEDING
+    seeding, recorded = SEEDING, None
     if config.run is not None:
         _refuse_changes(config)
         if config.run.record.exists():
@@ -97,8 +109,9 @@ def fit(
             if record.status == "finished":
                 logger.info("the run %s is finished, and stays as it is", config.run.path)
                 return record
-            seeding = record.seeding
-    return _start(config, callbacks, data, epochs, seeding)
+            seeding, recorded = record.seeding, recorded_threads(record)
+    threads = check_threads(threads, recorded)
+    return _start(config, callbacks, data, epochs, seeding, threads)
 
 
 def fit_as_recorded(
@@ -108,11 +121,12 @@ def fit_as_recorded(
 
     Args:
         config: Configuration of the new run.
-        record: The record, which says how random numbers were derived from the seed.
+        record: The record, which says how random numbers were derived from the seed, and on how
+            many threads a CPU made its sums.
         callbacks: Callbacks beside those of the configuration.
         epochs: Number of epochs; nothing is tested.
     """
-    return _start(config, callbacks, None, epochs, record.seeding)
+    return _start(config, callbacks, None, epochs, record.seeding, recorded_threads(record))
 
 
 def _start(
@@ -121,6 +135,7 @@ def _start(
     data: SharedData | None,
     epochs: int | None,
     seeding: int,
+    threads: int | None,
 ) -> RunRecord:
     if (config["trainer.max_epochs"] or 0) < 1:
         raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
@@ -131,9 +146,13 @@ def _start(
                 "which it is resumed from and judged by; leave the option out"
             )
     keep_freed_memory()
-    with interruptible():
+    with interruptible(), preserving_threads():
         config.check_readable()
+        if threads is not None:
+            torch.set_num_threads(threads)
         built = config.build()
+        if threads is None and may_choose(config["trainer.accelerator"]):
+            _choose_threads(built)
         if isinstance(built.data, ImageDataModule):
             built.data.use_seeds(config["seed_everything"], seeding)
             # Before there is a folder: a run that has no data has nothing to remember.
@@ -149,6 +168,12 @@ def _start(
                 check_forward_pass(built.model.network, built.data, device)
             run.create_folder()
         return run.go()
+
+
+def _choose_threads(built: BuiltRun) -> None:
+    if suits_one_thread(built.model, built.data):
+        torch.set_num_threads(1)
+        logger.info("one thread, since more make steps this small no faster; --threads sets it")
 
 
 def regularizer_of(model: nn.Module) -> str:
