@@ -1,5 +1,7 @@
 """`bcl fit`: train a network, or resume a run."""
 
+from dataclasses import dataclass
+
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
@@ -16,6 +18,18 @@ DESCRIPTION = (
 )
 
 
+@dataclass
+class FitOptions:
+    """Options of the command.
+
+    Args:
+        threads: Threads that compute on a CPU; when left out, OMP_NUM_THREADS, else one where the
+            network is too small for more, else one for each core. A resumed run keeps its number.
+    """
+
+    threads: int | None = None
+
+
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
@@ -27,12 +41,14 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     )
     add_allow_code(parser)
 
+    parser.add_class_arguments(FitOptions, None)
+
 
 def run(options: Namespace) -> int:
     """Train, and print the closing table; of a run that is finished already, print it again."""
-    config = RunConfig.from_parsed(options)
+    config = RunConfig.from_parsed(options, [FitOptions])
     shown = config["trainer.enable_progress_bar"] is not False
-    record = fit(config, callbacks=[RunProgress()] if shown else [])
+    record = fit(config, callbacks=[RunProgress()] if shown else [], threads=options.threads)
     if is_first_process():
         print_report(Console(), record, config.folder)
     return 0

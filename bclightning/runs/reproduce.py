@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback
 
 from bclightning.data import ImageDataModule
@@ -134,8 +133,8 @@ def reproduce(
     Before that, its files are compared with each other, and after it the recorded test results with
     those of the run's checkpoint, or of all its epochs if all were trained again.
 
-    On a CPU it sets the number of torch's threads to the recorded one, since sums are made in as
-    many parts as there are threads, and rounded accordingly.
+    On a CPU it computes on the recorded number of threads, since sums are made in as many parts as
+    there are threads, and rounded accordingly.
 
     Args:
         config: Configuration of the run, by `RunConfig.from_run`, whose options may say where
@@ -158,9 +157,6 @@ def reproduce(
         return Reproduction(record, [], [], [], contradictions, epochs=len(rows))
     if not 1 <= epochs <= len(rows):
         raise UserError(f"--epochs is 1 to {len(rows)}, the number of epochs that are recorded")
-    threads = record.machine.get("threads")
-    if record.machine.get("device") == "cpu" and threads:
-        torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(prefix="bcl-reproduce-") as place:
         here = {"runs_dir": place, "experiment": record.experiment, "run_id": record.run_id}
         again = RunConfig.load(config, {**here, "wandb.mode": "disabled"})

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -43,6 +44,13 @@ from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import load_weights, reported_metric
 from bclightning.runs.record import RunRecord
+from bclightning.runs.threads import (
+    check_threads,
+    may_choose,
+    preserving_threads,
+    recorded_threads,
+    suits_one_thread,
+)
 from bclightning.seeds import SEEDING, RunSeeds
 from bclightning.tracking.logger import TrackingLogger, start_tracking
 from bclightning.tracking.mode import decide_mode
@@ -59,6 +67,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     data: SharedData | None = None,
     epochs: int | None = None,
+    threads: int | None = None,
 ) -> RunRecord:
     """Train a network, test its best epoch, and record both in a folder of its own.
 
@@ -71,6 +80,9 @@ def fit(
         callbacks: Callbacks beside those of the configuration.
         data: Loaded data that runs of one process share.
         epochs: Number of epochs to train at most, as the whole run would begin; nothing is tested.
+        threads: Number of torch's threads while this runs. If ``None``, that of the run which is
+            resumed, else torch's own, but one where the network is too small for more and
+            ``OMP_NUM_THREADS`` is not set.
 
     Returns:
         The record; that of the run as it is, if it was finished already.
@@ -96,12 +108,16 @@ def fit(
     """
     if not isinstance(config, RunConfig):
         config = RunConfig.load(config)
+    recorded = None
     if config.run is not None:
         _refuse_changes(config)
         # Before its lock, which there cannot be where nobody may write.
         if (record := _finished(config.run)) is not None:
             return record
-    return _start(config, callbacks, data, epochs, SEEDING)
+        if (before := _record_of(config.run)) is not None:
+            recorded = recorded_threads(before)
+    threads = check_threads(threads, recorded)
+    return _start(config, callbacks, data, epochs, SEEDING, threads)
 
 
 def fit_as_recorded(
@@ -111,11 +127,12 @@ def fit_as_recorded(
 
     Args:
         config: Configuration of the new run.
-        record: The record, which says how random numbers were derived from the seed.
+        record: The record, which says how random numbers were derived from the seed, and on how
+            many threads a CPU made its sums.
         callbacks: Callbacks beside those of the configuration.
         epochs: Number of epochs; nothing is tested.
     """
-    return _start(config, callbacks, None, epochs, record.seeding)
+    return _start(config, callbacks, None, epochs, record.seeding, recorded_threads(record))
 
 
 def _start(
@@ -124,6 +141,7 @@ def _start(
     data: SharedData | None,
     epochs: int | None,
     seeding: int,
+    threads: int | None,
 ) -> RunRecord:
     if (config["trainer.max_epochs"] or 0) < 1:
         raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
@@ -134,7 +152,7 @@ def _start(
                 "which it is resumed from and judged by; leave the option out"
             )
     keep_freed_memory()
-    with interruptible(), contextlib.ExitStack() as held:
+    with interruptible(), preserving_threads(), contextlib.ExitStack() as held:
         before = None
         if config.run is not None:
             # What is read of the run is read while nobody else can change it.
@@ -144,7 +162,11 @@ def _start(
             before = _record_of(config.run)
             seeding = before.seeding if before else seeding
         config.check_readable()
+        if threads is not None:
+            torch.set_num_threads(threads)
         built = config.build()
+        if threads is None and may_choose(config["trainer.accelerator"]):
+            _choose_threads(built)
         if isinstance(built.data, ImageDataModule):
             built.data.use_seeds(config["seed_everything"], seeding)
             # Before there is a folder: a run that has no data has nothing to remember.
@@ -181,6 +203,12 @@ def _finished(folder: RunFolder) -> RunRecord | None:
         return None
     logger.info("the run %s is finished, and stays as it is", folder.path)
     return record
+
+
+def _choose_threads(built: BuiltRun) -> None:
+    if suits_one_thread(built.model, built.data):
+        torch.set_num_threads(1)
+        logger.info("one thread, since more make steps this small no faster; --threads sets it")
 
 
 def regularizer_of(model: nn.Module) -> str:

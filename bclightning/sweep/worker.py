@@ -111,6 +111,8 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
     # A process that has used W&B and starts a sweep would share its service, which ends with it.
     os.environ.pop("WANDB_SERVICE", None)
     torch.set_num_threads(settings.threads)
+    # So that no run chooses another number.
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     # A run trains on one device, which would be the first one for all workers.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpu = gpu_of(settings.number, visible, torch.cuda.device_count())
