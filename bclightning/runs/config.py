@@ -420,6 +420,14 @@ batch_size=20, eval_batch_size=1000, seed=None))
             value = value[name]
         return value
 
+    def of_run(self, folder: RunFolder) -> "RunConfig":
+        """The same configuration as that of a run which was made with it.
+
+        Args:
+            folder: The run's folder.
+        """
+        return RunConfig(self._values, folder, self._allowed)
+
     @property
     def folder(self) -> RunFolder:
         """Folder of the run, which a new run has once it is named."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback
 
 from bclightning.data import ImageDataModule
@@ -19,6 +20,7 @@ from bclightning.runs.rebuild import rebuild
 from bclightning.runs.recipes import read_config
 from bclightning.runs.record import RunRecord
 from bclightning.runs.run import fit_as_recorded
+from bclightning.runs.threads import preserving_threads, recorded_threads
 from bclightning.vocabulary import RE_ESTIMATED, TRAIN_LOSS, VAL_ERROR, EvalWeights
 
 # Where rounding differs, the curves of a run part like those of two seeds: on MNIST by up to an
@@ -168,7 +170,7 @@ def reproduce(
             rows[:epochs], MetricsTable(folder.metrics).rows, record.monitor
         )
         if epochs == len(rows) and record.status == "finished":
-            tests = _test_again(RunConfig.from_run(folder), record)
+            tests = _test_again(again.of_run(folder), record)
         elif (config.run.checkpoints / "best.ckpt").is_file():
             tests = _test_again(config, record)
         else:
@@ -188,6 +190,13 @@ def _test_again(config: RunConfig, record: RunRecord) -> list[Difference]:
     """The recorded test results, each with that of the best epoch of a run."""
     if not record.test:
         return []
+    with preserving_threads():
+        if (threads := recorded_threads(record)) is not None:
+            torch.set_num_threads(threads)
+        return _evaluate_again(config, record)
+
+
+def _evaluate_again(config: RunConfig, record: RunRecord) -> list[Difference]:
     network = rebuild(config)
     if isinstance(network.data, ImageDataModule):
         network.data.use_seeds(record.seed, record.seeding)
