@@ -3,6 +3,21 @@
 from bclightning.vocabulary import TEST_ERROR, VAL_ERROR
 
 
+def printable(text: str) -> str:
+    r"""Text from elsewhere, safe to print: control characters are escaped.
+
+    Example:
+        >>> print(printable("a title \x1b]0;of a window\x07"))
+        a title \x1b]0;of a window\x07
+    """
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
+    )
+
+
 def megabytes(size: int) -> str:
     """A size in bytes as megabytes of 10**6 bytes.
 

@@ -34,6 +34,10 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+class RunInUseError(MachineError):
+    """Another process trains the run now."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run.
@@ -108,19 +112,34 @@ class RunFolder:
         """Keep other processes from training the same run; the lock ends with its process.
 
         Raises:
-            MachineError: Another process is training it.
+            RunInUseError: Another process is training it.
         """
         lock = filelock.FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
         except filelock.Timeout as error:
-            raise MachineError(
+            raise RunInUseError(
                 f"the run {self.path} is being trained by another process; wait for it, or stop it"
             ) from error
         try:
             yield
         finally:
             lock.release()
+
+    def in_use(self) -> bool:
+        """Whether a process on this machine trains the run now."""
+        if not (self.path / ".lock").exists():
+            return False
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:
+            # Where nothing can be locked, nobody can train either.
+            return False
+        lock.release()
+        return False
 
     def remove_temporary_files(self) -> None:
         """Remove temporary files that a killed process left behind."""

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from bclightning.errors import UserError, nearest
+from bclightning.runs.yaml_text import load_yaml
 
 # What older versions called an option, in files that were written then.
 _RENAMED_GROUPS = {"job": "purpose"}
@@ -56,8 +57,22 @@ def read_config(path: Path) -> dict[str, Any]:
         {'max_epochs': 50}
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> dict[str, Any]:
+    """Read the text of a configuration file, see `read_config`.
+
+    Args:
+        text: The file's text.
+        path: The file, as errors name it.
+    """
+    try:
+        content = load_yaml(text)
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a readable YAML file: {reason}") from error
     if not isinstance(content, dict):

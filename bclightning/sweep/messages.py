@@ -33,6 +33,7 @@ class RunRequest:
         sweep_id: Tells the runs of this sweep from those of another one of the same name.
         monitor: Metric to report after each epoch.
         wait: Whether the worker waits after each epoch for the decision to prune.
+        files: Checksums of the files that the options name, which must not have changed.
     """
 
     recipe: dict[str, Any]
@@ -41,6 +42,7 @@ class RunRequest:
     sweep_id: str
     monitor: str
     wait: bool
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,14 @@ class Stopped:
     """
 
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A run is being trained by another process.
+
+    Attributes:
+        reason: That, in a sentence.
+    """
+
+    reason: str
