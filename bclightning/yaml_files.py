@@ -48,11 +48,26 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UserError: It cannot be read, is no YAML, or is larger or deeper than any configuration.
     """
+    text = read_text(path)
+    try:
+        return parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """Read the text of a YAML file, up to a little more than `parse_yaml` takes.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: It cannot be read, or is no text.
+    """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        return parse_yaml(content.decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, UserError) as error:
+            return file.read(MAX_BYTES + 1).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
 
 

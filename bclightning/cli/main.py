@@ -68,6 +68,7 @@ COMMANDS = {
             ("progress of a sweep:", "bcl sweep sweeps/mnist.yaml --status"),
         )
     ),
+    "storage": Command((("sweep on several machines:", "bcl storage sweeps.db --host 0.0.0.0"),)),
     "compare": Command((("arms side by side:", "bcl compare results/runs/mnist"),)),
     "reproduce": Command(
         (("is a record true here:", "bcl reproduce results/mnist/RUN"),),

@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the sweep's definition: a YAML file, or the bare name of a shipped one",
     )
     parser.add_argument(
-        "--jobs", type=_positive, default=1, metavar="N", help="worker processes (default: 1)"
+        "--jobs", type=positive, default=1, metavar="N", help="worker processes (default: 1)"
     )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="threads of each worker (default: the machine's cores divided by the workers; give "
         "fewer if several sweeps share a machine)",
@@ -39,8 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="postgresql+psycopg://USER@HOST/DATABASE, to work on a sweep from several terminals "
-        "or machines (default: an SQLite file in the sweep's folder)",
+        help="postgresql+psycopg://USER@HOST/DATABASE or grpc://HOST:PORT (see bcl storage), to "
+        "work on a sweep from several terminals or machines (default: an SQLite file in the "
+        "sweep's folder)",
     )
     parser.add_argument(
         "--status", action="store_true", help="show how far the sweep is, and run nothing"
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--heartbeat",
-        type=_positive,
+        type=positive,
         default=10,
         metavar="SECONDS",
         help="time between signs of life; a machine that gives none for three times as long is "
@@ -115,7 +116,8 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
@@ -124,32 +126,42 @@ def _positive(text: str) -> int:
 def _print_state(console: Console, definition: Definition, storage: str) -> bool:
     """Print how far a sweep is, and return whether anything of it failed."""
     from bclightning.cli.sweep_view import print_state
+    from bclightning.sweep.storages import sqlite_file
     from bclightning.sweep.studies import Studies
 
+    original = storage
     with tempfile.TemporaryDirectory() as copies:
-        if storage.startswith("sqlite"):
+        if (file := sqlite_file(storage)) is not None:
             # The file is a coordinator's; a copy can be looked at without disturbing it.
-            storage = _copy(storage, Path(copies), definition.name)
-        studies = Studies(definition, storage)
+            storage = _copy(file, Path(copies), definition.name)
+        try:
+            studies = Studies(definition, storage, create=False)
+        except UserError as error:
+            # What is said is true of the file, and its copy is nobody's concern.
+            raise UserError(str(error).replace(storage, original)) from error
+        studies.storage.notify = lambda sentence: console.print(sentence, markup=False)
         try:
             return print_state(console, studies)
         finally:
             studies.close()
 
 
-def _copy(storage: str, folder: Path, name: str) -> str:
+def _copy(source: Path, folder: Path, name: str) -> str:
     import sqlite3
 
-    source = Path(storage.partition(":///")[2])
+    from bclightning.sweep.storages import damaged, sqlite_url
+
     if not source.is_file():
         raise UserError(f"the sweep {name} has not started: there is no {source}")
-    target = folder / source.name
+    target = folder / "storage.db"
     try:
         with (
             contextlib.closing(sqlite3.connect(source)) as original,
             contextlib.closing(sqlite3.connect(target)) as copy,
         ):
             original.backup(copy)
-    except sqlite3.DatabaseError as error:
+    except sqlite3.OperationalError as error:
         raise UserError(f"the storage {source} cannot be read: {error}") from error
-    return f"sqlite:///{target}"
+    except sqlite3.DatabaseError as error:
+        raise UserError(damaged(str(source), str(error))) from error
+    return sqlite_url(target)

@@ -6,6 +6,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from bclightning.formatting import printable
 from bclightning.sweep.monitor import score_text
 from bclightning.sweep.studies import Studies
 from bclightning.sweep.view import View, failures, progress, table, time_left
@@ -51,11 +52,15 @@ class LiveView(View):
     def event(self, run_id: str, what: str) -> None:
         """Print an event, with the time left where no live table shows it."""
         self._epochs.pop(run_id, None)
-        line = Text(f"{run_id}: {what}")
+        line = Text(f"{run_id}: {printable(what)}")
         if self._live is None and self._studies is not None:
             left = time_left(progress(self._studies), self._jobs)
             line.append(f"  (time left {left})" if left else "")
         self._console.print(line, highlight=False, soft_wrap=True)
+
+    def notice(self, sentence: str) -> None:
+        """Print what is waited for."""
+        self._console.print(Text(sentence), highlight=False, soft_wrap=True)
 
     def refresh(self) -> None:
         """Draw the live table again, unless that was done a moment ago."""

@@ -156,7 +156,7 @@ def gather_from_storage(definition: Path, storage: str) -> list[FoundRun]:
     from bclightning.sweep.definition import Definition
     from bclightning.sweep.studies import Studies
 
-    studies = Studies(Definition.read(definition), storage)
+    studies = Studies(Definition.read(definition), storage, create=False)
     try:
         return [FoundRun(record, None) for record in studies.records()]
     finally:

@@ -39,6 +39,10 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+class RunInUseError(MachineError):
+    """Another process trains the run now."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run.
@@ -137,7 +141,8 @@ class RunFolder:
             check: Called before each try for the lock, and once it is held; an error ends the wait.
 
         Raises:
-            MachineError: Another process is training it, or the lock cannot be written.
+            RunInUseError: Another process is training it.
+            MachineError: The lock cannot be written.
         """
         lock = filelock.FileLock(self.path / LOCK)
         self._acquire(lock, check)
@@ -156,7 +161,7 @@ class RunFolder:
                 return
             except filelock.Timeout as error:
                 if time.monotonic() >= end:
-                    raise MachineError(
+                    raise RunInUseError(
                         f"the run {self.path} is being trained by another process; "
                         "wait for it, or stop it"
                     ) from error
@@ -165,6 +170,21 @@ class RunFolder:
                     f"the run {self.path} cannot be locked: {getattr(error, 'strerror', error)}; "
                     "copy it to a folder where files can be written and locked"
                 ) from error
+
+    def in_use(self) -> bool:
+        """Whether a process on this machine trains the run now."""
+        if not (self.path / LOCK).exists():
+            return False
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:
+            # Where nothing can be locked, nobody can train either.
+            return False
+        lock.release()
+        return False
 
     def remove_temporary_files(self) -> None:
         """Remove temporary files that a killed process left behind."""

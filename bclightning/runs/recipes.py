@@ -6,7 +6,7 @@ from typing import Any
 
 from bclightning.errors import UserError, nearest
 from bclightning.storage import expanded, home_expanded
-from bclightning.yaml_files import read_yaml
+from bclightning.yaml_files import parse_yaml, read_text
 
 # What older versions called an option, in files that were written then.
 _RENAMED_GROUPS = {"job": "purpose"}
@@ -57,7 +57,23 @@ def read_config(path: Path) -> dict[str, Any]:
         >>> read_config(resolve_recipe("digits.yaml"))["trainer"]
         {'max_epochs': 50}
     """
-    content = home_expanded(read_yaml(path))
+    return parse_config(read_text(path), path)
+
+
+def parse_config(text: str, path: Path) -> dict[str, Any]:
+    """Read the text of a configuration file, see `read_config`.
+
+    Args:
+        text: The file's text.
+        path: The file, as errors name it.
+
+    Raises:
+        UserError: It is no YAML mapping.
+    """
+    try:
+        content = home_expanded(parse_yaml(text))
+    except UserError as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a configuration: give a YAML file of options and values")
     config: dict[str, Any] = {

@@ -11,6 +11,7 @@ trial that kills every worker, and keeps an SQLite file to one process.
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +21,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bclightning.errors import UserError
+from bclightning.errors import MachineError, UserError
 from bclightning.formatting import duration
 from bclightning.runs.allowed_code import AllowedCode
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
 from bclightning.sweep.messages import (
+    Busy,
     Done,
     Epoch,
     Failed,
@@ -90,30 +92,53 @@ def _without_main_module() -> Iterator[None]:
 class _Worker:
     """A worker process and the trial that it runs."""
 
-    def __init__(self, number: int, folder: Path, threads: int, main: WorkerMain) -> None:
+    def __init__(self, number: int, log: Path, threads: int, main: WorkerMain) -> None:
         context: Any = multiprocessing.get_context(_start_method())
         self.connection, other_end = context.Pipe()
-        self.log = folder / f"worker-{number}.log"
+        self.log = log
         settings = WorkerSettings(number, threads, str(self.log), dict(os.environ))
         self.process: BaseProcess = context.Process(
             target=main, args=(other_end, settings), name=f"worker-{number}"
         )
-        with _without_main_module():
-            self.process.start()
-        # Only the worker has that end now, so that the connection ends when it dies.
-        other_end.close()
+        try:
+            with _without_main_module():
+                self.process.start()
+        except BaseException:
+            self.connection.close()
+            raise
+        finally:
+            # Only the worker has that end now, so that the connection ends when it dies.
+            other_end.close()
         self.number = number
         self.ready = False
         self.claimed: ClaimedTrial | None = None
         self.epoch = 0
 
+    # `multiprocessing` takes a process whose server was killed for dead, and signals it no more.
+    # The connection knows better: it ends when the process does.
+
+    def terminate(self) -> None:
+        """Ask the process to end its run in order."""
+        self._signal(signal.SIGTERM)
+
     def join(self, deadline: float) -> None:
         """Wait until the process has ended, and kill it at the deadline."""
-        self.process.join(max(0.0, deadline - time.monotonic()))
-        if self.process.is_alive():
-            self.process.kill()
+        ended = False
+        try:
+            while self.connection.poll(max(0.0, deadline - time.monotonic())):
+                self.connection.recv()
+        except (EOFError, OSError):
+            ended = True
+            self.process.join(max(0.0, deadline - time.monotonic()))
+        if not ended or self.process.is_alive():
+            self._signal(signal.SIGKILL)
             self.process.join()
         self.connection.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
 
 class Coordinator:
@@ -128,6 +153,7 @@ class Coordinator:
         options: Options of all runs that say where things are and where runs are logged, by dotted
             name.
         allowed: What recipe and definition may name; all if ``None``.
+        files: Checksums of the files that the recipe and the definition name, by their paths.
     """
 
     def __init__(
@@ -139,7 +165,9 @@ class Coordinator:
         worker: WorkerMain,
         options: Mapping[str, Any] | None = None,
         allowed: AllowedCode | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> None:
+        self._files = dict(files or {})
         self._studies = studies
         self._folder = folder
         self._recipe = dict(recipe)
@@ -181,7 +209,14 @@ class Coordinator:
     def _start_workers(self) -> None:
         numbers = set(range(self._jobs)) - {worker.number for worker in self._workers}
         for number in sorted(numbers):
-            self._workers.append(_Worker(number, self._folder, self._threads, self._main))
+            log = _log(self._folder, number)
+            try:
+                worker = _Worker(number, log, self._threads, self._main)
+            except (EOFError, OSError) as error:
+                # The server that workers are forked from was killed; the next start begins another.
+                self._on_false_start(f"no worker can be started: {error or 'its server died'}")
+                return
+            self._workers.append(worker)
 
     def _listen(self) -> None:
         ends: dict[object, _Worker] = {}
@@ -207,8 +242,7 @@ class Coordinator:
 
     def _advance(self) -> None:
         self._last_beat = time.monotonic()
-        # First, since after a pause, as of a suspended machine, own trials would count as stale.
-        self._studies.beat([worker.claimed for worker in self._workers if worker.claimed])
+        self._studies.beat()
         self._studies.advance()
 
     def _assign(self, worker: _Worker) -> None:
@@ -229,6 +263,7 @@ class Coordinator:
             monitor=self._studies.monitor.metric,
             wait=self._prunes,
             allowed=self._allowed,
+            files=self._files,
         )
         if self._send(worker, request):
             self._view.event(claimed.run_id, "resumes" if resumes else "starts")
@@ -263,6 +298,11 @@ class Coordinator:
                 self._studies.fail(claimed, reason, self._record(claimed))
                 self._assign_next(worker)
                 self._view.event(claimed.run_id, f"failed: {reason}")
+            case Busy(reason) if claimed is not None:
+                # Its coordinator was taken for dead, or somebody resumes the run by hand.
+                self._studies.let_go(claimed)
+                worker.claimed = None
+                self._view.event(claimed.run_id, f"left to its process: {reason}")
             case Stopped(reason) if claimed is not None:
                 self._studies.requeue(claimed)
                 worker.claimed = None
@@ -289,22 +329,27 @@ class Coordinator:
             what = f"failed: {reason}" if reason else "its worker died; it will be resumed"
             self._view.event(claimed.run_id, what)
         if not worker.ready:
-            self._false_starts += 1
-            if self._false_starts >= MAX_FALSE_STARTS:
-                raise UserError(f"workers die before they are ready; see {worker.log}")
+            self._on_false_start(f"workers die before they are ready; see {worker.log}")
+
+    def _on_false_start(self, reason: str) -> None:
+        self._false_starts += 1
+        if self._false_starts >= MAX_FALSE_STARTS:
+            raise MachineError(reason)
 
     def _stop_workers(self) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self._workers:
             if worker.claimed is not None or not worker.ready:
-                worker.process.terminate()
+                worker.terminate()
             # A worker whose run was terminated asks for the next one.
             self._send(worker, None)
         for worker in self._workers:
             worker.join(deadline)
-        for worker in self._workers:
-            if worker.claimed is not None:
-                self._studies.requeue(worker.claimed)
+        # Who stops does not wait for a database: without signs of life the trials are requeued.
+        with self._studies.storage.impatient(), contextlib.suppress(MachineError):
+            for worker in self._workers:
+                if worker.claimed is not None:
+                    self._studies.requeue(worker.claimed)
         self._workers.clear()
 
     def _run_folder(self, claimed: ClaimedTrial) -> RunFolder:
@@ -316,6 +361,13 @@ class Coordinator:
         with contextlib.suppress(UserError):
             return RunRecord.read(path) if path.exists() else None
         return None
+
+
+def _log(folder: Path, number: int) -> Path:
+    """The file for what a worker's runs print; tasks that Slurm starts have one each."""
+    task = os.environ.get("SLURM_PROCID")
+    name = f"worker-{number}.log" if task is None else f"worker-{task}-{number}.log"
+    return folder / name
 
 
 def _cores() -> int:

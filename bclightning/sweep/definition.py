@@ -20,6 +20,15 @@ PrunerName = Literal["none", "median", "successive_halving"]
 # A run's name has at most 64 characters, and "-t0000" or "-s0000" comes behind these.
 MAX_NAME_LENGTH = 56
 
+# A sweep's trials are made when it is prepared, at some milliseconds each.
+MAX_TRIALS = 10_000
+
+# The greatest seed that a final run can have.
+MAX_SEED = 2**31 - 1
+
+# The greatest whole number that a search can tell from its neighbours.
+MAX_NUMBER = 2**53
+
 # The name that definitions, and fingerprints of sweeps that were begun, had for the arms.
 _OLDER_ARMS = "methods"
 
@@ -105,6 +114,16 @@ class Definition:
     name: str = ""
     description: str = ""
 
+    @property
+    def choices(self) -> list[Any]:
+        """All values of the space that are chosen from a list."""
+        return [
+            choice
+            for spec in self.space.values()
+            if isinstance(spec, Choices)
+            for choice in spec.choices
+        ]
+
     @classmethod
     def load(cls, source: "Definition | Mapping[str, Any] | str | Path") -> "Definition":
         """Make a definition of whatever describes one.
@@ -178,9 +197,10 @@ class Definition:
                 for key, value in _mapping(given.get("space") or {}, "space").items()
             },
             overrides=_options(given.get("overrides") or {}, "overrides"),
-            trials=_count(given.get("trials", 0), "trials", 0),
-            final_seeds=_count(given.get("final_seeds", 3), "final_seeds", 0),
-            seed=_count(given.get("seed", 0), "seed", 0),
+            trials=_count(given.get("trials", 0), "trials", 0, MAX_TRIALS),
+            final_seeds=_count(given.get("final_seeds", 3), "final_seeds", 0, MAX_TRIALS),
+            # The final runs' seeds follow it.
+            seed=_count(given.get("seed", 0), "seed", 0, MAX_SEED - MAX_TRIALS),
             pruner=_pruner(given.get("pruner", "none")),
             name=checked_name(_text(given.get("name", name), "name"), "the sweep's name"),
             description=_text(given.get("description", ""), "description"),
@@ -234,18 +254,23 @@ class Definition:
             "pruner": {"name": self.pruner.name, "warmup_epochs": self.pruner.warmup_epochs},
         }
 
-    def fingerprint(self, recipe_text: str) -> dict[str, Any]:
+    def fingerprint(
+        self, recipe_text: str, files: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """What must stay the same when a sweep is resumed, by the names of the definition's keys.
 
         The numbers of trials and of final seeds may grow.
 
         Args:
             recipe_text: The recipe's content.
+            files: Checksums of the files that the recipe and the definition name, by their paths.
         """
         plain = self.plain()
         kept = ("arms", "space", "overrides", "seed", "pruner")
         digest = hashlib.sha256(recipe_text.encode()).hexdigest()[:16]
-        fingerprint = {"recipe": digest, **{key: plain[key] for key in kept}}
+        fingerprint: dict[str, Any] = {"recipe": digest, **{key: plain[key] for key in kept}}
+        if files:
+            fingerprint["files"] = dict(files)
         # As it comes back from a storage.
         return dict(json.loads(json.dumps(fingerprint)))
 
@@ -282,7 +307,7 @@ def shipped_definitions() -> dict[str, Path]:
 
 def _resolve(name: str) -> Path:
     """The file that `name` means: a path as it is, else a shipped definition."""
-    path = Path(name)
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
     if path.is_file():
         return path
     shipped = shipped_definitions()
@@ -315,9 +340,11 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def _count(value: Any, what: str, minimum: int) -> int:
+def _count(value: Any, what: str, minimum: int, maximum: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise UserError(f"{what} must be an integer of at least {minimum}, got {value!r}")
+    if maximum is not None and value > maximum:
+        raise UserError(f"{what} must be at most {maximum}, got {value!r}")
     return value
 
 
@@ -328,7 +355,11 @@ def _number(value: Any, what: str) -> float:
             value = float(value)
         except ValueError:
             raise UserError(f"{what} must be a number, got {value!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{what} must be a number, got {value!r}")
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise UserError(f"{what}: a whole number must be at most {MAX_NUMBER}, got {value!r:.40}")
+    if not math.isfinite(value):
         raise UserError(f"{what} must be a number, got {value!r}")
     return value
 
@@ -343,7 +374,16 @@ def _option(key: str, what: str) -> str:
 
 
 def _options(value: Any, what: str) -> dict[str, Any]:
-    return {_option(key, what): inner for key, inner in _mapping(value, what).items()}
+    options = {_option(key, what): inner for key, inner in _mapping(value, what).items()}
+    for key, inner in options.items():
+        try:
+            json.dumps(inner)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{what}: {key} must be text, a number, true, false, null, or a list or mapping of "
+                f"those ({error})"
+            ) from error
+    return options
 
 
 def _arms(value: Any) -> dict[str, dict[str, Any]]:
@@ -374,7 +414,7 @@ def _distribution(value: Any, what: str) -> Range | Choices:
         choices = given["choices"]
         if len(given) > 1 or not isinstance(choices, list) or not choices:
             raise UserError(f"{what}: choices must be a list of values, without other keys")
-        if not all(isinstance(choice, bool | int | float | str | None) for choice in choices):
+        if not all(_is_plain(choice) for choice in choices):
             raise UserError(f"{what}: each choice must be a number, text, true, false or null")
         return Choices(tuple(choices))
     for end in ("low", "high"):
@@ -391,7 +431,18 @@ def _distribution(value: Any, what: str) -> Range | Choices:
         raise UserError(f"{what}: with log, low must be greater than 0, got {low}")
     if step is not None and (step <= 0 or log):
         raise UserError(f"{what}: step must be greater than 0, and cannot be combined with log")
+    if isinstance(low, int) and isinstance(high, int) and step is not None and step % 1:
+        raise UserError(
+            f"{what}: between the whole numbers {low} and {high} step must be a whole number, got "
+            f"{step}; write low as {float(low)} for a search of all numbers"
+        )
     return Range(low, high, log, step)
+
+
+def _is_plain(choice: Any) -> bool:
+    if isinstance(choice, float):
+        return math.isfinite(choice)
+    return choice is None or isinstance(choice, bool | int | str)
 
 
 def _pruner(value: Any) -> Pruner:

@@ -36,6 +36,7 @@ class RunRequest:
         monitor: Metric to report after each epoch.
         wait: Whether the worker waits after each epoch for the decision to prune.
         allowed: What recipe and options may name; all if ``None``.
+        files: Checksums of the files that the options name, which must not have changed.
     """
 
     recipe: dict[str, Any]
@@ -45,6 +46,7 @@ class RunRequest:
     monitor: str
     wait: bool
     allowed: AllowedCode | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,14 @@ class Stopped:
     """
 
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A run is being trained by another process.
+
+    Attributes:
+        reason: That, in a sentence.
+    """
+
+    reason: str

@@ -7,28 +7,103 @@ the storage, whose methods are in Optuna's reference, but are not meant for user
 is tested in ``tests/sweep/test_optuna_private.py``, and Optuna's version has an upper bound.
 """
 
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
 import optuna
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages._grpc.server import make_server
+from optuna.trial import FrozenTrial, TrialState
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_SIGN_OF_LIFE = "bclightning:sign_of_life"
 
 
-def trial_id(storage: RDBStorage, study: optuna.Study, number: int) -> int:
+def trial_id(storage: BaseStorage, study: optuna.Study, number: int) -> int:
     """The storage's key of a trial; publicly, trials only have a number within their study."""
     study_id = storage.get_study_id_from_name(study.study_name)
     return storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
-def record_heartbeat(storage: RDBStorage, trial: int) -> None:
-    """Record that a trial's process is alive; publicly, only `optuna.Study.optimize` does that."""
-    storage.record_heartbeat(trial)
+def give_sign_of_life(storage: BaseStorage, trial: int, sign: str) -> None:
+    """Store a sign that a trial's process is alive, which differs from the one before.
+
+    Publicly, only `optuna.Study.optimize` does that, in some storages, with the time of day.
+
+    Raises:
+        UpdateFinishedTrialError: The trial has ended.
+    """
+    storage.set_trial_system_attr(trial, _SIGN_OF_LIFE, sign)
 
 
-def stale_trials(storage: RDBStorage, study: optuna.Study) -> list[int]:
-    """Keys of the running trials without a recent heartbeat; publicly, they can only be failed."""
-    return storage._get_stale_trial_ids(storage.get_study_id_from_name(study.study_name))
+def sign_of_life(trial: FrozenTrial) -> str | None:
+    """The last sign that a trial's process was alive."""
+    sign = trial.system_attrs.get(_SIGN_OF_LIFE)
+    return sign if isinstance(sign, str) else None
 
 
-def requeue(storage: RDBStorage, trial: int) -> None:
+def claim(
+    storage: BaseStorage,
+    study: optuna.Study,
+    trial: int,
+    distributions: Mapping[str, BaseDistribution],
+) -> optuna.Trial | None:
+    """Let a certain waiting trial be running, and draw its parameters.
+
+    Publicly, `optuna.Study.ask` takes the next waiting trial, and adds one where none waits.
+
+    Returns:
+        The trial; ``None`` if another process was faster.
+    """
+    try:
+        if not storage.set_trial_state_values(trial, TrialState.RUNNING):
+            return None
+    except UpdateFinishedTrialError:
+        return None
+    claimed = optuna.Trial(study, trial)
+    for name, distribution in distributions.items():
+        _suggest(claimed, name, distribution)
+    return claimed
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            trial.suggest_categorical(name, choices)
+        case IntDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_int(name, low, high, step=step, log=log)
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_float(name, low, high, step=step, log=log)
+
+
+def storage_server(storage: Any, host: str, port: int, pool: ThreadPoolExecutor) -> Any:
+    """A gRPC server of a storage, not started; the public function starts one and never returns."""
+    return make_server(storage, host, port, pool)
+
+
+def without_warning(make: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Use what Optuna calls experimental; the tests of the sweep hold it to what is relied on."""
+
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return make(*args, **kwargs)
+
+    return call
+
+
+def requeue(storage: BaseStorage, trial: int) -> None:
     """Put a running trial back to waiting; publicly, a running trial can only be ended.
 
     Raises:
@@ -37,10 +112,13 @@ def requeue(storage: RDBStorage, trial: int) -> None:
     storage.set_trial_state_values(trial, TrialState.WAITING)
 
 
-def take(storage: RDBStorage, trial: int) -> None:
+def take(storage: BaseStorage, trial: int) -> bool:
     """Let a certain trial be running; publicly, only the next waiting one can be asked for.
+
+    Returns:
+        Whether it was waiting.
 
     Raises:
         UpdateFinishedTrialError: The trial has ended.
     """
-    storage.set_trial_state_values(trial, TrialState.RUNNING)
+    return storage.set_trial_state_values(trial, TrialState.RUNNING)

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bclightning.errors import UserError
+from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import is_place
 from bclightning.runs.interrupt import Interrupted, interruptible
-from bclightning.runs.recipes import read_config, resolve_recipe
 from bclightning.runs.record import RunRecord
 from bclightning.storage import full_disk, write_text
 from bclightning.sweep.definition import Definition
+from bclightning.sweep.inputs import checksums, read_recipe, with_nested_files
 
 if TYPE_CHECKING:
     from bclightning.sweep.view import View
+
+# The recipe that a sweep was begun with, in the sweep's folder.
+RECIPE_COPY = "recipe.yaml"
 
 
 def sweep(
@@ -45,13 +49,13 @@ def sweep(
             of a YAML file, or the bare name of a shipped definition.
         jobs: Number of worker processes.
         threads: Number of threads of each worker; the cores divided by the workers if ``None``.
-        storage: SQLAlchemy URL of the studies: a PostgreSQL database, which several machines can
-            share; if ``None``, an SQLite file in the sweep's folder.
+        storage: URL of the studies: a PostgreSQL database or a storage server, which several
+            machines can share; if ``None``, an SQLite file in the sweep's folder.
         runs_dir: Folder of all runs: the sweep's lie in the folder of its name in it.
         options: Options of all runs that say where things are and where runs are logged, by dotted
             name, as ``{"data.root": "/data", "wandb.mode": "offline"}``.
-        heartbeat: Seconds between signs of life. A coordinator that gives none for three times as
-            long is taken for dead, and others resume its trials.
+        heartbeat: Seconds between signs of life. A coordinator whose signs have stopped for three
+            times as long is taken for dead, and others resume its trials.
         view: What is told of events; nothing is if ``None``.
         allow_code: Packages whose classes a definition may name that lies in a page or in another's
             sweep, beside bclightning, torch.nn and Lightning. Any other definition is code.
@@ -79,29 +83,39 @@ def sweep(
 
     start_worker_server("bclightning.sweep.worker")
     from bclightning.runs.allowed_code import allowed_in_definition
-    from bclightning.runs.origin import signed
     from bclightning.sweep.check import check
     from bclightning.sweep.studies import Studies
     from bclightning.sweep.view import View
     from bclightning.sweep.worker import work
 
-    recipe_text, recipe = _read_recipe(definition.recipe)
-    everywhere = {**(options or {}), "runs_dir": str(runs_dir)}
+    recipe_text, recipe = read_recipe(definition.recipe)
+    options_of_arms = [definition.overrides, definition.arms, definition.choices]
+    files = checksums([recipe, *options_of_arms])
     allowed = allowed_in_definition(source, allow_code)
+    recipe = with_nested_files(recipe, allowed)
+    everywhere = {**(options or {}), "runs_dir": str(runs_dir)}
     monitor = check(definition, recipe, everywhere, allowed)
     folder = Path(runs_dir) / definition.name
     _make(folder)
     view = view or View()
     with interruptible():
         url = storage or default_storage(definition, runs_dir)
-        studies = Studies(definition, url, heartbeat)
+        studies = Studies(
+            definition,
+            url,
+            heartbeat,
+            in_use=lambda run_id: RunFolder(folder / run_id).in_use(),
+        )
+        studies.storage.notify = view.notice
         try:
-            studies.prepare(recipe_text, monitor)
-            text = yaml.safe_dump(definition.plain(), sort_keys=False)
-            write_text(folder / "sweep.yaml", signed(text) if allowed is None else text)
+            studies.prepare(recipe_text, monitor, files)
+            _keep_inputs(folder, definition, recipe_text, code=allowed is None)
             view.start(studies, jobs)
             try:
-                coordinator = Coordinator(studies, folder, recipe, view, work, everywhere, allowed)
+                read_later = checksums([recipe, *options_of_arms])
+                coordinator = Coordinator(
+                    studies, folder, recipe, view, work, everywhere, allowed, read_later
+                )
                 coordinator.run(jobs, threads)
             except Interrupted as interruption:
                 interruption.sweep = True
@@ -121,7 +135,10 @@ def default_storage(definition: Definition, runs_dir: str | Path) -> str:
         >>> default_storage(digits, "results/runs")
         'sqlite:///results/runs/digits/storage.db'
     """
-    return f"sqlite:///{Path(runs_dir) / definition.name / 'storage.db'}"
+    # Imported here: who only asks for the URL need not wait for what opens it.
+    from bclightning.sweep.storages import sqlite_url
+
+    return sqlite_url(Path(runs_dir) / definition.name / "storage.db")
 
 
 def _check_arguments(
@@ -137,11 +154,14 @@ def _check_arguments(
             )
 
 
-def _read_recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """A recipe's text and content, read once: the file may be edited while the sweep runs."""
-    path = resolve_recipe(name)
-    content = read_config(path)
-    return path.read_text(encoding="utf-8"), content
+def _keep_inputs(folder: Path, definition: Definition, recipe_text: str, code: bool) -> None:
+    """Keep the definition and the recipe, as they were read, beside the runs made of them."""
+    from bclightning.runs.origin import signed
+
+    text = yaml.safe_dump(definition.plain(), sort_keys=False)
+    # What was read as data does not become code by being written again.
+    write_text(folder / "sweep.yaml", signed(text) if code else text)
+    write_text(folder / RECIPE_COPY, recipe_text)
 
 
 def _make(folder: Path) -> None:

@@ -8,17 +8,15 @@ resumed from its last checkpoint. So the number of trials is exact, whatever is 
 """
 
 import contextlib
-import hashlib
+import functools
+import itertools
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-import filelock
 import optuna
-import sqlalchemy
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -26,7 +24,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -35,8 +32,10 @@ from bclightning.runs.record import RunRecord
 from bclightning.seeds import derive_seed
 from bclightning.sweep import optuna_private
 from bclightning.sweep.definition import Choices, Definition, Range, changed_keys
+from bclightning.sweep.liveness import Watch
 from bclightning.sweep.monitor import Monitor
 from bclightning.sweep.parameters import check_parameters
+from bclightning.sweep.storages import damage_as_user_error, open_storage
 from bclightning.vocabulary import VAL_ERROR
 
 SweepStage = Literal["tune", "final"]
@@ -50,6 +49,9 @@ MAX_WORKER_DEATHS = 8
 # storages of earlier versions.
 _SWEEP_ID = "sweep_id"
 _OLDER_SWEEP_ID = "token"
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
@@ -79,122 +81,172 @@ class ClaimedTrial:
     trial: optuna.Trial = field(repr=False)
 
 
+def _patient(
+    method: "Callable[Concatenate[Studies, Arguments], Result]",
+) -> "Callable[Concatenate[Studies, Arguments], Result]":
+    """Let a method wait where the storage does not answer; it is then begun again."""
+
+    @functools.wraps(method)
+    def call(self: "Studies", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return self.storage.patiently(functools.partial(method, self, *args, **kwargs))
+
+    return call
+
+
 class Studies:
     """The studies of a sweep.
 
     Args:
         definition: The sweep's definition.
-        storage: SQLAlchemy URL of a PostgreSQL database, which any number of coordinators may
-            share, or of an SQLite file, which one coordinator at a time may open.
-        heartbeat: Seconds between a coordinator's signs of life. One that gives none for three
-            times as long is taken for dead.
+        storage: URL of a PostgreSQL database or of a storage server, which any number of
+            coordinators may share, or of an SQLite file, which one coordinator at a time may open.
+        heartbeat: Seconds between a coordinator's signs of life. One whose signs have stopped for
+            three times as long is taken for dead.
+        create: Whether to make a storage that does not exist; a mere look does not.
+        in_use: Whether a process on this machine trains the run of that name.
+
+    Attributes:
+        storage: The storage, open.
 
     Raises:
-        UserError: The storage cannot be reached, or is in use, or holds another sweep of that name.
+        UserError: The storage cannot be reached, or is in use, or cannot be read.
     """
 
-    def __init__(self, definition: Definition, storage: str, heartbeat: int = 10) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        storage: str,
+        heartbeat: int = 10,
+        *,
+        create: bool = True,
+        in_use: Callable[[str], bool] = lambda run_id: False,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.definition = definition
         self.heartbeat = heartbeat
+        self._in_use = in_use
         self._monitor: Monitor | None = None
         self._known: dict[str, optuna.Study] = {}
-        self._url = _checked(storage)
-        self._file_lock = self._own_file()
+        # Keys of the trials that this process has.
+        self._mine: set[int] = set()
+        self._watch = Watch(heartbeat)
+        self._name = secrets.token_hex(4)
+        self._signs = itertools.count()
+        self.storage = open_storage(storage, definition.name, create)
         try:
-            with storage_errors_as_user_errors(self._url):
-                self._engine = sqlalchemy.create_engine(self._url, **_engine_settings(self._url))
-                # Coordinators that create the tables of a database at once get in each other's way.
-                with self._lock():
-                    self._storage = _open_storage(self._url, heartbeat)
+            self._check_content(create)
         except BaseException:
-            self._release_file()
+            self.storage.close()
             raise
 
     def close(self) -> None:
         """Let another coordinator have the storage."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
-        self._engine.dispose()
-        self._release_file()
+        self.storage.close()
 
     @property
     def monitor(self) -> Monitor:
         """The metric that trials are judged by: what the studies that are there were made with."""
         if self._monitor is None:
-            with storage_errors_as_user_errors(self._url):
-                studies = self._all()
-                if not studies:
-                    return Monitor()
-                self._monitor = _monitor_of(studies[0])
+            studies = self.storage.patiently(self._all)
+            if not studies:
+                return Monitor()
+            self._monitor = _monitor_of(studies[0])
         return self._monitor
 
-    def prepare(self, recipe_text: str, monitor: Monitor | None = None) -> None:
+    @_patient
+    def prepare(
+        self,
+        recipe_text: str,
+        monitor: Monitor | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
         """Create the studies of trials that are missing, and requeue the trials of dead workers.
 
         Args:
             recipe_text: Content of the recipe, which must be that of the trials that are there.
             monitor: Metric that trials are judged by; the validation error if ``None``.
+            files: Checksums of the files that the recipe and the definition name, by their paths.
 
         Raises:
             UserError: The studies were made by another definition.
         """
         self._monitor = monitor or Monitor()
-        fingerprint = self.definition.fingerprint(recipe_text)
-        with storage_errors_as_user_errors(self._url), self._lock():
-            if self._file_lock is not None:
-                # Nobody else has the file open, so nobody works on a trial that is running in it.
-                for study in self._all():
-                    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                        self._requeue(optuna_private.trial_id(self._storage, study, trial.number))
+        fingerprint = self.definition.fingerprint(recipe_text, files)
+        with self.storage.lock() as check, damage_as_user_error(self.storage.shown):
             for arm in self.definition.arms:
                 study = self._create(arm, "tune")
                 self._compare(study, arm, fingerprint)
                 missing = self.definition.trials - len(study.get_trials(deepcopy=False))
                 for _ in range(missing):
+                    check()
                     study.enqueue_trial({})
         self.advance()
 
+    @_patient
     def advance(self) -> None:
-        """Requeue the trials of dead workers, and begin the final runs of arms that are ready."""
-        with storage_errors_as_user_errors(self._url), self._lock():
-            for study in self._all():
-                for key in optuna_private.stale_trials(self._storage, study):
-                    self._requeue(key)
+        """Requeue the trials of dead processes, and begin the final runs of arms that are ready."""
+        with self.storage.lock() as check:
+            self._requeue_of_the_dead(check)
             for arm in self.definition.arms:
                 if self._tuned(arm):
-                    self._begin_final(arm)
+                    self._begin_final(arm, check)
 
-    def beat(self, claimed: list[ClaimedTrial]) -> None:
-        """Give a sign of life for claimed trials."""
-        with storage_errors_as_user_errors(self._url):
-            for trial in claimed:
-                optuna_private.record_heartbeat(self._storage, trial.key)
+    def _requeue_of_the_dead(self, check: Callable[[], None]) -> None:
+        """Requeue what is running, is not ours, and is trained by nobody."""
+        signs: dict[int, str | None] = {}
+        runs: dict[int, str] = {}
+        for arm, stage, study in self._each():
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                key = self._key(study, trial.number)
+                if key not in self._mine:
+                    signs[key] = optuna_private.sign_of_life(trial)
+                    runs[key] = self._run_id(arm, stage, trial)
+        silent = self._watch.look(signs)
+        for key, run_id in runs.items():
+            # A worker may live on without its coordinator's signs, where that one is frozen.
+            if (self.storage.exclusive or key in silent) and not self._in_use(run_id):
+                check()
+                self._requeue(key)
 
+    @_patient
+    def beat(self) -> None:
+        """Give a sign of life for each trial that this process has."""
+        for key in list(self._mine):
+            trial = self.storage.optuna.get_trial(key)
+            with contextlib.suppress(UpdateFinishedTrialError):
+                # While this process was frozen others have taken it for dead, perhaps.
+                waits = trial.state == TrialState.WAITING
+                if optuna_private.take(self.storage.optuna, key) if waits else self._has(trial):
+                    self._give_sign(key)
+
+    def _give_sign(self, key: int) -> None:
+        sign = f"{self._name}-{next(self._signs)}"
+        optuna_private.give_sign_of_life(self.storage.optuna, key, sign)
+
+    def _has(self, trial: FrozenTrial) -> bool:
+        """Whether the last sign of life of a trial is this process's."""
+        return (optuna_private.sign_of_life(trial) or "").startswith(f"{self._name}-")
+
+    @_patient
     def claim(self) -> ClaimedTrial | None:
         """Claim the next trial: of the arm that is least advanced, so that all advance together.
 
         Returns:
             The trial, or ``None`` if none is waiting now.
         """
-        with storage_errors_as_user_errors(self._url):
-            candidates = []
-            for place, arm in enumerate(self.definition.arms):
-                for stage, study in self._studies_of(arm):
-                    trials = study.get_trials(deepcopy=False)
-                    waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-                    if waiting:
-                        begun = 1 - waiting / len(trials)
-                        candidates.append((stage, begun, place, arm, study))
-            # Tuning goes before final runs, which begin anyway only when an arm's tuning has ended.
-            candidates.sort(key=lambda entry: (entry[0] != "tune", entry[1], entry[2]))
-            for stage, _, _, arm, study in candidates:
-                # Where no trial waits, Optuna would add one; nobody takes the last one meanwhile,
-                # nor puts another one back.
-                with self._lock():
-                    waiting_now = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-                    if waiting_now:
-                        return self._ask(arm, stage, study, waiting_now[0].number)
+        candidates = []
+        for place, (arm, stage, study) in enumerate(self._each()):
+            trials = study.get_trials(deepcopy=False)
+            waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+            if waiting:
+                begun = 1 - len(waiting) / len(trials)
+                candidates.append((stage != "tune", begun, place, arm, stage, waiting))
+        # Tuning goes before final runs, which begin anyway only when an arm's tuning has ended.
+        for _, _, _, arm, stage, waiting in sorted(candidates, key=lambda entry: entry[:3]):
+            for number in waiting:
+                claimed = self._claim(arm, stage, number)
+                if claimed is not None:
+                    return claimed
         return None
 
     def finish(self, claimed: ClaimedTrial, record: RunRecord) -> None:
@@ -218,11 +270,23 @@ class Studies:
             attributes["record"] = asdict(replace(record, status="failed", reason=reason))
         self._end(claimed, attributes, TrialState.FAIL)
 
+    @_patient
     def requeue(self, claimed: ClaimedTrial) -> None:
         """Let a claimed trial be claimed again."""
-        with storage_errors_as_user_errors(self._url), self._lock():
-            self._requeue(claimed.key)
+        with self.storage.lock():
+            # Not where another process, which took this one for dead, has it now.
+            if self._has(self.storage.optuna.get_trial(claimed.key)):
+                self._requeue(claimed.key)
+        self._mine.discard(claimed.key)
 
+    def let_go(self, claimed: ClaimedTrial) -> None:
+        """Leave a claimed trial to the process that trains its run.
+
+        It is requeued when no process trains it any more.
+        """
+        self._mine.discard(claimed.key)
+
+    @_patient
     def requeue_or_fail(
         self, claimed: ClaimedTrial, epoch: int, record: RunRecord | None = None
     ) -> str | None:
@@ -245,15 +309,12 @@ class Studies:
             self.fail(claimed, reason, record)
             return reason
         deaths = {"epoch": max(epoch, furthest), "count": count}
-        with (
-            storage_errors_as_user_errors(self._url),
-            self._lock(),
-            contextlib.suppress(UpdateFinishedTrialError),
-        ):
-            claimed.trial.set_user_attr("deaths", deaths)
-            self._requeue(claimed.key)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.optuna.set_trial_user_attr(claimed.key, "deaths", deaths)
+        self.requeue(claimed)
         return None
 
+    @_patient
     def report(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
         """Store the monitored metric of an epoch.
 
@@ -263,10 +324,7 @@ class Studies:
         study = self._study(claimed.arm, claimed.stage)
         if study is None:
             return False
-        with (
-            storage_errors_as_user_errors(self._url),
-            contextlib.suppress(UpdateFinishedTrialError),
-        ):
+        with contextlib.suppress(UpdateFinishedTrialError):
             reported = study.get_trials(deepcopy=False)[claimed.number].intermediate_values
             # A resumed trial repeats the epoch that was not in its last checkpoint.
             if epoch not in reported:
@@ -275,24 +333,24 @@ class Studies:
         # Another coordinator ended it meanwhile.
         return False
 
+    @_patient
     def finished(self) -> bool:
         """Whether all trials and final runs have ended, here and elsewhere."""
-        with storage_errors_as_user_errors(self._url):
-            for arm in self.definition.arms:
-                studies = dict(self._studies_of(arm))
-                if "tune" not in studies or (self._tuned(arm) and self._final_missing(arm)):
+        for arm in self.definition.arms:
+            studies = dict(self._studies_of(arm))
+            if "tune" not in studies or (self._tuned(arm) and self._final_missing(arm)):
+                return False
+            for study in studies.values():
+                open_ = (TrialState.WAITING, TrialState.RUNNING)
+                if study.get_trials(deepcopy=False, states=open_):
                     return False
-                for study in studies.values():
-                    open_ = (TrialState.WAITING, TrialState.RUNNING)
-                    if study.get_trials(deepcopy=False, states=open_):
-                        return False
         return True
 
+    @_patient
     def trials(self, arm: str, stage: SweepStage) -> list[FrozenTrial]:
         """The trials or the final runs of an arm; none if there is no such study yet."""
-        with storage_errors_as_user_errors(self._url):
-            study = self._study(arm, stage)
-            return [] if study is None else study.get_trials(deepcopy=False)
+        study = self._study(arm, stage)
+        return [] if study is None else study.get_trials(deepcopy=False)
 
     def records(self) -> list[RunRecord]:
         """The records of all trials and final runs that ended, wherever they ran."""
@@ -305,24 +363,44 @@ class Studies:
             if trial.state.is_finished() and "record" in trial.user_attrs
         ]
 
+    def _check_content(self, create: bool) -> None:
+        """Read everything once, so that what cannot be read is said before anything starts."""
+
+        def read() -> None:
+            with damage_as_user_error(self.storage.shown):
+                for study in self._all():
+                    _check_study(study)
+
+        self.storage.patiently(read)
+        if not create and not self._all():
+            raise UserError(
+                f"the sweep {self.definition.name} has not started: {self.storage.shown} holds "
+                "nothing of it"
+            )
+
     def _all(self) -> list[optuna.Study]:
-        return [study for arm in self.definition.arms for _, study in self._studies_of(arm)]
+        return [study for _, _, study in self._each()]
+
+    def _each(self) -> Iterator[tuple[str, SweepStage, optuna.Study]]:
+        for arm in self.definition.arms:
+            for stage, study in self._studies_of(arm):
+                yield arm, stage, study
 
     def _studies_of(self, arm: str) -> list[tuple[SweepStage, optuna.Study]]:
         stages: tuple[SweepStage, ...] = ("tune", "final")
         found = [(stage, self._study(arm, stage)) for stage in stages]
         return [(stage, study) for stage, study in found if study is not None]
 
-    def _name(self, arm: str, stage: SweepStage) -> str:
+    def _study_name(self, arm: str, stage: SweepStage) -> str:
         return f"{self.definition.name}-{arm}-{stage}"
 
     def _study(self, arm: str, stage: SweepStage) -> optuna.Study | None:
-        name = self._name(arm, stage)
+        name = self._study_name(arm, stage)
         if name not in self._known:
             try:
                 self._known[name] = optuna.load_study(
                     study_name=name,
-                    storage=self._storage,
+                    storage=self.storage.optuna,
                     pruner=_pruner(self.definition),
                 )
             except KeyError:
@@ -331,8 +409,8 @@ class Studies:
 
     def _create(self, arm: str, stage: SweepStage) -> optuna.Study:
         study = optuna.create_study(
-            study_name=self._name(arm, stage),
-            storage=self._storage,
+            study_name=self._study_name(arm, stage),
+            storage=self.storage.optuna,
             direction=_DIRECTIONS[self.monitor.mode],
             load_if_exists=True,
         )
@@ -360,41 +438,55 @@ class Studies:
         if changed:
             raise UserError(
                 f"there is already a sweep named {self.definition.name} with a different "
-                f"{', '.join(changed)}; give this one another name, or restore that definition"
+                f"{', '.join(changed)}; give this one another name, or restore what that one was "
+                "begun with: its folder holds it as sweep.yaml and recipe.yaml"
             )
 
     def _requeue(self, key: int) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):
-            optuna_private.requeue(self._storage, key)
+            optuna_private.requeue(self.storage.optuna, key)
 
-    def _ask(self, arm: str, stage: SweepStage, study: optuna.Study, number: int) -> ClaimedTrial:
-        """Claim the waiting trial that is the first of its study; the lock is held."""
-        definition = self.definition
-        key = optuna_private.trial_id(self._storage, study, number)
-        # First, so that a claimant that dies at once leaves a trial that can be seen to be stale.
-        optuna_private.record_heartbeat(self._storage, key)
-        # What is drawn is a function of the trial's number and of the trials that have ended by
-        # then. With one worker a resumed sweep so draws what it would have drawn; with several,
-        # chance decides which have ended, but not for the first ten draws, which are random.
-        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(definition.seed, number))
-        with warnings.catch_warnings():
-            # Optuna expects `optimize` to give the signs of life; the coordinator does.
-            warnings.filterwarnings("ignore", message="Heartbeat of storage")
-            trial = study.ask(self._distributions(stage))
-        # As stored, so that a resumed trial has the very numbers, of the very types.
-        options = dict(study.get_trials(deepcopy=False)[number].params)
-        check_parameters(definition, options, SEED)
-        name = f"{definition.name}-{arm}"
+    def _key(self, study: optuna.Study, number: int) -> int:
+        return optuna_private.trial_id(self.storage.optuna, study, number)
+
+    def _run_id(self, arm: str, stage: SweepStage, trial: FrozenTrial) -> str:
+        """The name of a trial's run."""
+        name = f"{self.definition.name}-{arm}"
         if stage == "final":
-            run_id = f"{name}-s{options[SEED]}"
-        else:
-            run_id = f"{name}-t{number:03}"
-            options[SEED] = definition.seed
+            return f"{name}-s{_seed_of(trial)}"
+        return f"{name}-t{trial.number:03}"
+
+    def _claim(self, arm: str, stage: SweepStage, number: int) -> ClaimedTrial | None:
+        """Claim a certain waiting trial; ``None`` if another process was faster."""
+        definition = self.definition
+        # A handle of its own, since Optuna keeps what it has read for one trial with it.
+        study = optuna.load_study(
+            study_name=self._study_name(arm, stage),
+            storage=self.storage.optuna,
+            # What is drawn is a function of the trial's number and of the trials that have ended by
+            # then. With one worker a resumed sweep so draws what it would have drawn; with several,
+            # chance decides which have ended, but not for the first ten draws, which are random.
+            sampler=optuna.samplers.TPESampler(seed=derive_seed(definition.seed, number)),
+            pruner=_pruner(definition),
+        )
+        key = self._key(study, number)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            # First, so that nobody takes the one that requeued the trial for its claimant.
+            self._give_sign(key)
+        trial = optuna_private.claim(self.storage.optuna, study, key, self._distributions(stage))
+        if trial is None:
+            return None
+        self._mine.add(key)
+        # As stored, so that a resumed trial has the very numbers, of the very types.
+        frozen = study.get_trials(deepcopy=False)[number]
+        check_parameters(definition, frozen.params, SEED)
+        run_id = self._run_id(arm, stage, frozen)
         sweep_id = _sweep_id(study) or ""
         options = {
             **definition.overrides,
             **definition.arms[arm],
-            **options,
+            **({} if stage == "final" else {SEED: definition.seed}),
+            **frozen.params,
             "purpose.stage": stage,
             "purpose.arm": arm,
             "purpose.trial": number,
@@ -404,6 +496,7 @@ class Studies:
         }
         return ClaimedTrial(arm, stage, number, run_id, sweep_id, options, key, trial)
 
+    @_patient
     def _end(
         self,
         claimed: ClaimedTrial,
@@ -414,17 +507,14 @@ class Studies:
         study = self._study(claimed.arm, claimed.stage)
         if study is None:
             return
-        with (
-            storage_errors_as_user_errors(self._url),
-            self._lock(),
-            contextlib.suppress(UpdateFinishedTrialError),
-        ):
+        with self.storage.lock(), contextlib.suppress(UpdateFinishedTrialError):
             # A coordinator that took this one for dead has put the trial back to waiting, perhaps;
             # its run has ended here after all.
-            optuna_private.take(self._storage, claimed.key)
+            optuna_private.take(self.storage.optuna, claimed.key)
             for name, content in attributes.items():
-                claimed.trial.set_user_attr(name, content)
-            study.tell(claimed.trial, value, state)
+                self.storage.optuna.set_trial_user_attr(claimed.key, name, content)
+            study.tell(claimed.number, value, state)
+        self._mine.discard(claimed.key)
 
     def _distributions(self, stage: SweepStage) -> dict[str, BaseDistribution]:
         distributions = {key: _distribution(spec) for key, spec in self.definition.space.items()}
@@ -452,105 +542,46 @@ class Studies:
     def _final_missing(self, arm: str) -> int:
         return self.definition.final_seeds - len(self.trials(arm, "final"))
 
-    def _begin_final(self, arm: str) -> None:
+    def _begin_final(self, arm: str, check: Callable[[], None]) -> None:
         if self._final_missing(arm) <= 0:
             return
         study = self._create(arm, "final")
         for _ in range(self._final_missing(arm)):
             place = len(study.get_trials(deepcopy=False))
             seed = self.definition.seed + 1 + place
+            check()
             study.enqueue_trial({**(self.best(arm) or {}), SEED: seed})
 
-    def _own_file(self) -> filelock.BaseFileLock | None:
-        if self._url.get_backend_name() != "sqlite":
-            return None
-        path = Path(self._url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            lock.acquire(timeout=2)
-        except filelock.Timeout as error:
-            raise UserError(
-                f"the sweep {self.definition.name} is running already, on {path}; to work on it "
-                "from several terminals or machines, give each of them the --storage "
-                "postgresql+psycopg://..."
-            ) from error
-        return lock
 
-    def _release_file(self) -> None:
-        if self._file_lock is not None:
-            self._file_lock.release()
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Hold the sweep's lock, which lies in the database and falls when its holder dies.
-
-        An SQLite file has one coordinator, which holds the file's lock all the time.
-        """
-        if self._url.get_backend_name() == "sqlite":
-            yield
-            return
-        key = int.from_bytes(hashlib.sha256(self.definition.name.encode()).digest()[:7], "big")
-        with self._engine.connect() as connection:
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
-            try:
-                yield
-            finally:
-                connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-
-
-@contextlib.contextmanager
-def storage_errors_as_user_errors(url: sqlalchemy.URL) -> Iterator[None]:
-    """Turn errors of the database into one sentence, without the password in the URL.
+def _check_study(study: optuna.Study) -> None:
+    """Read all that a sweep reads of a study.
 
     Raises:
-        UserError: The database cannot be reached, or refuses the request.
+        Exception: Something is not as it is written.
     """
-    try:
-        yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = getattr(error, "orig", None) or error.__cause__ or error
-        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
-        raise UserError(
-            f"the storage {url.render_as_string()} cannot be used ({reason}); nothing is lost: "
-            "the same command resumes the sweep"
-        ) from error
+    _monitor_of(study)
+    changed_keys(dict(study.user_attrs.get("definition") or {}), {})
+    if not isinstance(_sweep_id(study) or "", str):
+        raise TypeError("the sweep's id is no text")
+    for number, trial in enumerate(study.get_trials(deepcopy=False)):
+        attributes = trial.user_attrs
+        if trial.number != number:
+            raise ValueError(f"the trials of {study.study_name} are not numbered from 0")
+        if trial.state == TrialState.COMPLETE and trial.value is None:
+            raise ValueError(f"trial {number} of {study.study_name} has ended without a value")
+        for parameter, distribution in trial.distributions.items():
+            distribution.to_internal_repr(trial.params[parameter])
+        if trial.state.is_finished() and "record" in attributes:
+            RunRecord.parse(attributes["record"])
+        deaths = attributes.get("deaths", {})
+        if not all(isinstance(deaths.get(key, 0), int) for key in ("epoch", "count")):
+            raise TypeError(f"trial {number} of {study.study_name} has a count that is none")
 
 
-def _checked(storage: str) -> sqlalchemy.URL:
-    try:
-        url = sqlalchemy.make_url(storage)
-        if url.get_backend_name() not in ("sqlite", "postgresql") or not url.database:
-            raise ValueError
-        url.get_dialect().import_dbapi()
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ValueError) as error:
-        raise UserError(
-            "--storage must be postgresql+psycopg://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
-        ) from error
-    except ImportError as error:
-        raise UserError(
-            f"the storage needs {error.name}, which is not installed: "
-            "pip install 'bclightning[postgresql]', and write the URL as postgresql+psycopg://..."
-        ) from error
-    return url
-
-
-def _engine_settings(url: sqlalchemy.URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {}
-    # Connections are tested before use, since a sweep outlives restarts of its database.
-    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-
-
-def _open_storage(url: sqlalchemy.URL, heartbeat: int) -> RDBStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
-            url.render_as_string(hide_password=False),
-            engine_kwargs=_engine_settings(url),
-            heartbeat_interval=heartbeat,
-            grace_period=3 * heartbeat,
-        )
+def _seed_of(trial: FrozenTrial) -> Any:
+    """The seed of a final run, which is drawn when it is first claimed."""
+    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return trial.params.get(SEED, fixed.get(SEED))
 
 
 def _distribution(spec: Range | Choices) -> BaseDistribution:

@@ -7,7 +7,7 @@ from datetime import datetime
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from bclightning.formatting import duration
+from bclightning.formatting import duration, printable
 from bclightning.sweep.monitor import Monitor, value_text
 from bclightning.sweep.studies import Studies
 from bclightning.vocabulary import VAL_ERROR
@@ -27,6 +27,9 @@ class View:
 
     def event(self, run_id: str, what: str) -> None:
         """A run has started, ended, failed or stopped."""
+
+    def notice(self, sentence: str) -> None:
+        """Something is waited for, or is there again."""
 
     def refresh(self) -> None:
         """Called about twice a second."""
@@ -87,7 +90,9 @@ def progress(studies: Studies) -> list[ArmProgress]:
                 final_done=final_done,
                 seconds_left=(left or 0.0) + (final_left or 0.0) if known else None,
                 reasons={
-                    f"{arm} {stage} {trial.number}": trial.user_attrs.get("reason", "unknown")
+                    f"{arm} {stage} {trial.number}": printable(
+                        str(trial.user_attrs.get("reason", "unknown"))
+                    )
                     for stage, trials in (("trial", tune), ("final run", final))
                     for trial in trials
                     if trial.state == TrialState.FAIL

@@ -21,7 +21,7 @@ from bclightning.errors import MachineError, UserError
 from bclightning.runs.allowed_code import code_named_in
 from bclightning.runs.config import RunConfig, load_limited
 from bclightning.runs.data import SharedData
-from bclightning.runs.folder import RunFolder
+from bclightning.runs.folder import RunFolder, RunInUseError
 from bclightning.runs.interrupt import Interrupted
 from bclightning.runs.metrics_csv import shortest
 from bclightning.runs.notices import logger
@@ -30,7 +30,9 @@ from bclightning.runs.recipes import read_config
 from bclightning.runs.record import RunRecord
 from bclightning.runs.run import fit
 from bclightning.storage import full_disk
+from bclightning.sweep.inputs import check_unchanged
 from bclightning.sweep.messages import (
+    Busy,
     Done,
     Epoch,
     Failed,
@@ -158,20 +160,35 @@ def _print_to(log: str) -> None:
 
 def _answer(
     request: RunRequest, connection: Connection, data: SharedData
-) -> Done | Failed | Stopped:
+) -> Done | Failed | Stopped | Busy:
     try:
         return Done(asdict(_run(request, connection, data)))
     except Interrupted:
         return Stopped()
+    except RunInUseError as error:
+        return Busy(str(error))
     except MachineError as error:
         return Stopped(str(error))
-    except UserError as error:
-        return Failed(str(error))
     except Exception as error:  # a run that fails, for whatever reason, does not stop the others
+        if _was_interrupted(error):
+            return Stopped()
+        if isinstance(error, UserError):
+            return Failed(str(error))
         if isinstance(error, OSError) and (full := full_disk(error, Path(request.folder))):
             return Stopped(str(full))
         traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}")
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a signal is behind an error, as where one came while a file was being written."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, Interrupted):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRecord:
@@ -187,6 +204,7 @@ def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRe
     else:
         # A worker died between making the folder and writing the configuration into it.
         shutil.rmtree(folder.path, ignore_errors=True)
+        check_unchanged(request.files)
     reports = EpochReports(connection, request.monitor, request.wait)
     record = _train(request, resumes, reports, data)
     if record.best_score is None:

@@ -1,5 +1,7 @@
 """Definitions: what they say, and that what is wrong with one is said before anything starts."""
 
+import warnings
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from bclightning.errors import UserError
 from bclightning.sweep.definition import Choices, Definition, Range, changed_keys
+from bclightning.sweep.inputs import read_recipe
 from bclightning.sweep.monitor import Monitor
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +144,13 @@ def test_reading_what_was_written_changes_nothing(space, trials, final_seeds, se
         ({"space": {"a": {"low": float("nan"), "high": 1}}}, "low must be a number"),
         ({"space": {"a": {"low": 1}}}, "give low and high, or choices"),
         ({"space": {"a": {"low": 1, "high": 2, "step": 0}}}, "step must be greater than 0"),
+        ({"space": {"a": {"low": 1, "high": 2, "step": 0.5}}}, "step must be a whole number"),
+        ({"space": {"a": {"low": 1, "high": 10**400}}}, "a whole number must be at most"),
+        ({"space": {"a": {"choices": [1.0, float("nan")]}}}, "each choice must be"),
+        ({"trials": 10**9}, "trials must be at most 10000"),
+        ({"final_seeds": 10**9}, "final_seeds must be at most 10000"),
+        ({"seed": 2**32}, "seed must be at most"),
+        ({"overrides": {"a": date(2026, 1, 1)}}, "a must be text, a number"),
         ({"space": {"a": {"low": 1, "high": 2, "logg": True}}}, "did you mean log?"),
         ({"space": {"a": {"low": 1, "high": 2, "log": "yes"}}}, "log must be true or false"),
         ({"space": {"a": {"choices": []}}}, "choices must be a list"),
@@ -176,3 +186,75 @@ def test_what_is_wrong_is_said_in_a_sentence(change, said):
 def test_what_is_no_definition_at_all(content):
     with pytest.raises(UserError):
         Definition.parse(content, "name")
+
+
+BOMB = "\n".join(
+    ["x: &a0 [lol]", *[f"y{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(12)]]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("recipe: &a [*a]", "it contains itself"),
+        ("arms: &a {x: *a}", "it contains itself"),
+        ("arms: " + 5000 * "[" + 5000 * "]", "it is nested too deeply"),
+        (BOMB, "it has more than 100000 values"),
+        ("overrides: {a.b: 2026-13-45}", "month must be in 1..12"),
+        ("recipe: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
+    ],
+)
+def test_a_file_that_is_hostile_or_broken_is_refused_in_a_sentence(tmp_path, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        Definition.read(path)
+    assert f"{path} is not a readable YAML file: " in str(error.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+plain = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.sampled_from(["a", "none", "1e-3", "median", "digits.yaml", ""]),
+        st.dates(),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["low", "high", "log", "step", "choices", "name", "a.b", "a", "--x"]),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*WHOLE, "seed", "pruner", "name"]), plain, max_size=3))
+def test_whatever_a_definition_says_is_taken_or_refused(change):
+    """What is taken is taken by a storage and by the search too."""
+    from bclightning.sweep.studies import _distribution
+
+    try:
+        definition = Definition.parse({**WHOLE, **change}, "name")
+    except UserError:
+        return
+    definition.fingerprint("")
+    with warnings.catch_warnings():
+        # Of a range that is no multiple of its step.
+        warnings.simplefilter("ignore")
+        for spec in definition.space.values():
+            _distribution(spec)
+
+
+def test_a_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**WHOLE, "recipe": "~/recipe.yaml"}))
+    (tmp_path / "recipe.yaml").write_text("{trainer: {max_epochs: 1}}")
+    definition = Definition.load("~/mine.yaml")
+    assert read_recipe(definition.recipe)[1] == {"trainer": {"max_epochs": 1}}

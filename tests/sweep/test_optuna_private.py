@@ -49,7 +49,7 @@ def test_a_key_is_that_of_the_trial_with_the_number(storage, study):
 
 
 def test_ask_claims_the_first_that_waits_and_adds_one_where_none_does(storage, study):
-    """The second is why a claim holds a lock."""
+    """The second is why a claim does not ask."""
     assert [study.ask(RATE).number for _ in range(3)] == [0, 1, 2]
     optuna_private.requeue(storage, key_of(storage, study, 1))
     assert study.ask(RATE).number == 1
@@ -75,12 +75,12 @@ def test_a_trial_that_waits_is_taken_and_one_that_runs_stays_as_it_is(storage, s
     trial = study.ask(RATE)
     key = key_of(storage, study, trial.number)
     started = storage.get_trial(key).datetime_start
-    optuna_private.take(storage, key)
+    assert not optuna_private.take(storage, key)
     assert storage.get_trial(key).datetime_start == started
     optuna_private.requeue(storage, key)
     with pytest.raises(ValueError, match="Cannot tell a WAITING trial"):
         study.tell(trial, 1.0)
-    optuna_private.take(storage, key)
+    assert optuna_private.take(storage, key)
     study.tell(trial, 1.0)
     assert study.get_trials()[0].state == TrialState.COMPLETE
 
@@ -94,22 +94,39 @@ def test_a_trial_that_has_ended_is_not_changed(storage, study, change):
     assert study.get_trials()[0].value == 1.0
 
 
-def test_only_running_trials_without_a_recent_sign_of_life_are_stale(storage, study):
+def test_a_sign_of_life_is_read_by_whoever_looks_and_changes_nothing_else(storage, study):
+    trial = study.ask(RATE)
+    key = key_of(storage, study, 0)
+    elsewhere = optuna.load_study(study_name="three", storage=storage)
+    assert [optuna_private.sign_of_life(t) for t in elsewhere.get_trials()] == [None] * 3
+    for sign in ("a-0", "a-1"):
+        optuna_private.give_sign_of_life(storage, key, sign)
+        assert optuna_private.sign_of_life(elsewhere.get_trials()[0]) == sign
+    study.tell(trial, 1.0)
+    with pytest.raises(UpdateFinishedTrialError):
+        optuna_private.give_sign_of_life(storage, key, "a-2")
+    assert elsewhere.get_trials()[0].user_attrs == {"name": "a"}
+
+
+def test_a_claim_is_won_once_and_draws_what_ask_draws(storage, study):
+    other = optuna.load_study(
+        study_name="three", storage=storage, sampler=optuna.samplers.TPESampler(seed=5)
+    )
+    space = {
+        **RATE,
+        "units": optuna.distributions.IntDistribution(2, 8, step=2),
+        "name": optuna.distributions.CategoricalDistribution(("x", None, 3)),
+    }
     keys = [key_of(storage, study, number) for number in range(3)]
-    for key in keys:
-        optuna_private.record_heartbeat(storage, key)
-    for _ in range(2):
-        study.ask(RATE)
-    assert optuna_private.stale_trials(storage, study) == []
-    # The database's time has whole seconds, and one of them is allowed.
-    deadline = time.monotonic() + 10
-    while not (stale := optuna_private.stale_trials(storage, study)):
-        assert time.monotonic() < deadline
-        optuna_private.record_heartbeat(storage, keys[1])
-        time.sleep(0.1)
-    assert stale == [keys[0]]
-    optuna_private.record_heartbeat(storage, keys[0])
-    assert optuna_private.stale_trials(storage, study) == []
+    claimed = optuna_private.claim(storage, other, keys[1], space)
+    assert optuna_private.claim(storage, study, keys[1], space) is None
+    assert study.get_trials()[1].params == claimed.params
+    alone = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=5))
+    assert alone.ask(space).params == claimed.params
+    study.tell(claimed, 1.0)
+    assert optuna_private.claim(storage, study, keys[1], space) is None
+    # The first, which waits, is as it was, and none was added.
+    assert [t.state.name for t in study.get_trials()] == ["WAITING", "COMPLETE", "WAITING"]
 
 
 def test_optuna_repeats_a_stale_trial_as_another_one(tmp_path):
@@ -122,7 +139,7 @@ def test_optuna_repeats_a_stale_trial_as_another_one(tmp_path):
     )
     study = optuna.create_study(study_name="public", storage=storage)
     study.ask(RATE)
-    optuna_private.record_heartbeat(storage, key_of(storage, study, 0))
+    storage.record_heartbeat(key_of(storage, study, 0))
     deadline = time.monotonic() + 10
     while study.get_trials()[0].state == TrialState.RUNNING:
         assert time.monotonic() < deadline

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import bclightning.sweep
+from bclightning.cli.main import main
 from bclightning.errors import UserError
 from bclightning.sweep import check as checks
 from bclightning.sweep.definition import Definition
@@ -81,6 +82,18 @@ def test_an_edit_of_the_recipe_changes_nothing_of_a_sweep_that_runs(folder, tiny
     assert [run.hyperparameters["model.learning_rate"] for run in records] == [0.01, 0.01]
     with pytest.raises(UserError, match="with a different recipe"):
         bclightning.sweep(asked)
+
+
+@pytest.mark.parametrize("name", ["a#b%20c", "100%", "what?", "a{b} 'c'"])
+def test_a_folder_of_runs_may_be_called_anything(folder, tiny, capsys, name):
+    """The storage is named by a URL, in which such characters mean something."""
+    asked = definition(tiny, overrides={"trainer.max_epochs": 1})
+    bclightning.sweep(asked, runs_dir=name)
+    assert sorted(os.listdir()) == [name]
+    assert (folder / name / "mine" / "storage.db").is_file()
+    Path("mine.yaml").write_text(yaml.safe_dump(asked))
+    main(["sweep", "mine.yaml", "--status", "--runs_dir", name])
+    assert "1/1" in capsys.readouterr().out
 
 
 def test_runs_that_fail_are_among_the_records(folder, tiny):

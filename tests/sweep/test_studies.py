@@ -233,7 +233,7 @@ def test_a_trial_is_given_up_when_its_workers_die_of_it(storage):
 def test_a_storage_that_cannot_be_used_is_let_go(tmp_path, storage):
     path = tmp_path / "storage.db"
     path.write_bytes(b"this is no database at all, but a text")
-    with pytest.raises(UserError, match="cannot be used") as error:
+    with pytest.raises(UserError, match="is damaged") as error:
         Studies(SWEEP, storage)
     path.unlink()
     # In a notebook the error, and all that its traceback holds, lives on.

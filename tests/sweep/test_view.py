@@ -32,11 +32,15 @@ def test_epochs_are_drawn_on_a_terminal_and_events_are_printed(studies, monkeypa
     view = LiveView(Console(file=out, force_terminal=terminal, width=100))
     view.start(studies, 1)
     view.event("seen-none-s1", "starts")
+    view.event("seen-none-s2", "failed: \x1b]0;a title\x07")
+    view.notice("waiting for the storage")
     view.epoch("seen-none-s1", 3, 0.987654)
     view.refresh()
     view.stop()
     said = out.getvalue()
     assert said.count("seen-none-s1: starts") == 1
+    assert r"seen-none-s2: failed: \x1b]0;a title\x07" in said
+    assert said.count("waiting for the storage") == 1
     assert ("seen-none-s1  epoch 3  val/acc 0.9877" in said) == terminal
     assert ("best val/acc" in said) == terminal
 
@@ -56,7 +60,7 @@ def test_the_state_names_what_is_monitored_and_what_failed(tmp_path, monitor, he
             record = RunRecord(claimed.run_id, "seen", "none", "digits", 0, status="finished")
             record.best_score = score
             studies.finish(claimed, record)
-        studies.fail(second, "the loss is NaN")
+        studies.fail(second, "the loss\x1b[2J is [red]NaN")
         out = io.StringIO()
         assert print_state(Console(file=out, width=100), studies)
         _, _, headings, _, *rows = out.getvalue().splitlines()
@@ -67,6 +71,7 @@ def test_the_state_names_what_is_monitored_and_what_failed(tmp_path, monitor, he
             ["none", "2/2", "0", "0", "0", best, "0/2"],
             ["stochastic", "0/2", "0", "1", "0", "-", "0/2"],
         ]
-        assert rows[-1] == "stochastic trial 0 failed: the loss is NaN"
+        # Whoever made the storage may have put control characters there.
+        assert rows[-1] == r"stochastic trial 0 failed: the loss\x1b[2J is [red]NaN"
     finally:
         studies.close()

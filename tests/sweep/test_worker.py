@@ -1,14 +1,17 @@
 """What a worker answers when a trial does not end well."""
 
 import errno
+import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bclightning.errors import DataError, MachineError, UserError
+from bclightning.runs.folder import RunInUseError
+from bclightning.runs.interrupt import Interrupted
 from bclightning.sweep import worker
-from bclightning.sweep.messages import Failed, RunRequest, Stopped
+from bclightning.sweep.messages import Busy, Failed, RunRequest, Stopped
 from bclightning.sweep.worker import gpu_of
 
 
@@ -31,6 +34,8 @@ def test_one_gpu_or_none_is_left_as_it_is():
         (OSError(errno.ENOSPC, "No space left on device"), Stopped),
         (MachineError("results/x cannot be written: Read-only file system"), Stopped),
         (DataError("data/x is missing"), Stopped),
+        (Interrupted(signal.SIGTERM), Stopped),
+        (RunInUseError("the run x is being trained by another process"), Busy),
         (OSError(errno.ENOENT, "No such file"), Failed),
         (UserError("no Linear or Conv2d to convert"), Failed),
         (ZeroDivisionError(), Failed),
@@ -43,3 +48,21 @@ def test_what_the_machine_is_to_blame_for_fails_no_trial(monkeypatch, tmp_path, 
     monkeypatch.setattr(worker, "_train", fail)
     request = RunRequest({}, {}, str(tmp_path / "run"), "k0", "val/error", wait=False)
     assert type(worker._answer(request, None, worker.SharedData())) is answer
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, OSError, UserError])
+def test_a_signal_in_the_middle_of_a_write_fails_no_trial(monkeypatch, tmp_path, kind):
+    """torch's writer raises an error of its own while the one of the signal passes through it."""
+
+    def fail(*_):
+        try:
+            try:
+                raise Interrupted(signal.SIGTERM)
+            finally:
+                raise kind("unexpected pos 18540480 vs 18540372")
+        except kind as error:
+            raise RuntimeError("best.ckpt cannot be written") from error
+
+    monkeypatch.setattr(worker, "_train", fail)
+    request = RunRequest({}, {}, str(tmp_path / "run"), "k0", "val/error", wait=False)
+    assert worker._answer(request, None, worker.SharedData()) == Stopped()
