@@ -633,4 +633,7 @@ def test_nothing_else_reads_what_could_execute():
             "checkpoint_io.py",
             'checkpoint = torch.load(path, map_location="cpu", weights_only=True)',
         ),
+        ("loadable.py", "torch.load(file, weights_only=True)"),
+        # With a loader that makes plain data alone.
+        ("yaml_files.py", "content = yaml.load(text, Loader=_Loader)"),
     ]
