@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import select
@@ -15,6 +16,7 @@ from typing import Any
 from bclightning import __version__
 from bclightning.cli.parser import Arguments, with_current_names
 from bclightning.errors import UserError, nearest
+from bclightning.formatting import printable
 from bclightning.runs.interrupt import Interrupted
 from bclightning.storage import full_disk
 
@@ -121,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _showing_notices(), _ignore_broken_pipe():
+        with _any_character(), _showing_notices(), _ignore_broken_pipe():
             code = _dispatch(words)
     except Interrupted as interruption:
         _say_how_to_resume(interruption)
@@ -130,14 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Where there is nothing to end in order.
         raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
-        print(f"bcl: {error}", file=sys.stderr)
+        print(f"bcl: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         # Where no writer of ours was the one to meet it, as when a folder is made.
-        full = full_disk(error, Path(error.filename or "a file"))
-        if full is None:
+        file = error.filename or "a file"
+        if full_disk(error, Path(file)) is None:
             raise
-        print(f"bcl: {full}", file=sys.stderr)
+        # Of what is there nothing is known here.
+        print(
+            f"bcl: the disk is full: {printable(str(file))} was not written; free some space and "
+            "start again",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     if code:
         raise SystemExit(code)
@@ -221,6 +228,22 @@ def _say_how_to_resume(interruption: Interrupted) -> None:
             f"stopped; {done}; resume with: bcl fit --resume {interruption.folder}",
             file=sys.stderr,
         )
+
+
+@contextlib.contextmanager
+def _any_character() -> Iterator[None]:
+    """Let the output escape what its encoding does not have, as the one for errors does."""
+    output = sys.stdout
+    if not isinstance(output, io.TextIOWrapper):
+        # Another program's, which knows what it can show.
+        yield
+        return
+    before = output.errors or "strict"
+    output.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        output.reconfigure(errors=before)
 
 
 @contextlib.contextmanager
