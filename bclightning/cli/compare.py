@@ -7,9 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from bclightning.compare.comparison import compare
-from bclightning.compare.loading import FoundRun, gather, gather_from_storage
+from bclightning.compare.loading import FoundRun, gather, gather_sweep
 from bclightning.compare.render import as_csv, as_json, markdown, terminal_parts
 from bclightning.errors import UserError
+from bclightning.formatting import printable
 
 DESCRIPTION = (
     "Compare runs: a table for each data set and monitored metric, with a row for each arm, and a "
@@ -81,14 +82,15 @@ def run(options: argparse.Namespace) -> int:
 
         _refuse_runs(options.runs, "--check")
         check_page(Path(options.check))
-        console.print(f"{options.check} is what its records say", highlight=False, soft_wrap=True)
+        said = f"{printable(options.check)} is what its records say"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
         return 0
     if options.workspace:
         from bclightning.compare.workspace import save_workspace
 
         _refuse_runs(options.runs, "--workspace")
         address = save_workspace(options.workspace, options.experiment)
-        console.print(address, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(address), markup=False, highlight=False, soft_wrap=True)
         return 0
     if options.experiment:
         raise UserError("--experiment chooses what --workspace shows; leave it out")
@@ -110,7 +112,8 @@ def run(options: argparse.Namespace) -> int:
         from bclightning.compare.page import write_page
 
         path = write_page(Path(options.write), found, comparisons, options.replace)
-        Console(stderr=True).print(f"written: {path}", highlight=False, soft_wrap=True)
+        said = f"written: {printable(str(path))}"
+        Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -135,11 +138,5 @@ def _find(
     if storage:
         if len(names) != 1:
             raise UserError("with --storage name one sweep's definition")
-        elsewhere = gather_from_storage(Path(names[0]), storage)
-        try:
-            here = gather(names, runs_dir)
-        except UserError:
-            here = []
-        known = {entry.record.run_id for entry in here}
-        return [*here, *(entry for entry in elsewhere if entry.record.run_id not in known)]
+        return gather_sweep(Path(names[0]), storage, runs_dir)
     return gather(names, runs_dir)

@@ -15,6 +15,7 @@ from bclightning import __version__
 from bclightning.cli.parser import TRAINED_NETWORK, Arguments, with_current_names, with_home
 from bclightning.cli.streams import ignore_broken_pipe, usable_streams
 from bclightning.errors import MachineError, UserError, is_out_of_memory, nearest
+from bclightning.formatting import printable
 from bclightning.runs.interrupt import Interrupted
 from bclightning.storage import machine_fault
 
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # Where there is nothing to end in order.
             raise SystemExit(128 + signal.SIGINT) from None
         except UserError as error:
-            print(f"bcl: {error}", file=sys.stderr)
+            print(f"bcl: {printable(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
     if code:
         raise SystemExit(code)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bclightning.evaluation import EvaluationResult
-from bclightning.formatting import describe_score, duration, megabytes, score
+from bclightning.formatting import describe_score, duration, megabytes, printable, score
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
 from bclightning.tracking.logger import how_to_look
@@ -24,13 +25,15 @@ def results_table(
         evaluation: Weights and statistics that stand for the run, which are marked.
     """
     heading = "error" if metric.endswith("/error") else metric
-    table = Table(title=title, title_justify="left")
+    # Texts, in which brackets are no markup.
+    table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("evaluation weights")
     table.add_column("batch-norm statistics")
-    table.add_column(heading, justify="right")
+    table.add_column(Text(printable(heading)), justify="right")
     for result in results:
         mark = " *" if (result.weights, result.batch_norm) == evaluation else "  "
-        table.add_row(result.weights, result.batch_norm, f"{score(metric, result.value)}{mark}")
+        cells = (result.weights, result.batch_norm, f"{score(metric, result.value)}{mark}")
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 
 
@@ -39,8 +42,14 @@ def print_report(console: Console, record: RunRecord, folder: RunFolder) -> None
     console.print()
     if record.test:
         title = f"{record.data}, {record.regularizer}, seed {record.seed}: test results"
-        results = [EvaluationResult(**entry) for entry in record.test]
-        evaluation = (record.evaluation["weights"], record.evaluation["batch_norm"])
+        results = [
+            EvaluationResult(entry["weights"], entry["batch_norm"], entry["value"])
+            for entry in record.test
+        ]
+        evaluation = (
+            record.evaluation.get("weights", ""),
+            record.evaluation.get("batch_norm", ""),
+        )
         console.print(results_table(title, record.test_metric, results, evaluation))
     rows = []
     if record.best_epoch is not None and record.best_score is not None:
@@ -55,7 +64,8 @@ def print_report(console: Console, record: RunRecord, folder: RunFolder) -> None
         rows.extend(("look", line) for line in how_to_look(folder.path, mode))
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
-        console.print(f"{label:<{width}}  {text}", highlight=False, soft_wrap=True, markup=False)
+        line = printable(f"{label:<{width}}  {text}")
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def describe_size(record: RunRecord) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bclightning.compare.dataframe import data_frame
+from bclightning.compare.selection import how_far
 from bclightning.errors import UserError
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
@@ -119,11 +120,17 @@ def gather(names: Sequence[str], runs_dir: str = "results/runs") -> list[FoundRu
 
 
 def _folders(name: str, runs_dir: str) -> list[Path]:
-    path = Path(name)
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
-        from bclightning.sweep.definition import Definition
+    try:
+        return _run_folders(name, runs_dir)
+    except OSError as error:
+        # A name that is too long, a link to itself, a folder that is not ours to read.
+        raise UserError(f"there is no run {name!r} that can be read: {error.strerror}") from error
 
-        path = Path(runs_dir) / Definition.read(path).name
+
+def _run_folders(name: str, runs_dir: str) -> list[Path]:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        path = _sweep_folder(path, runs_dir)
         if not path.is_dir():
             raise UserError(f"the sweep {name} has no runs yet: there is no {path}")
     if (path / "run.json").is_file():
@@ -136,23 +143,46 @@ def _folders(name: str, runs_dir: str) -> list[Path]:
     return [RunFolder.find(name, runs_dir).path]
 
 
+def _sweep_folder(definition: Path, runs_dir: str) -> Path:
+    from bclightning.sweep.definition import Definition
+
+    return Path(runs_dir) / Definition.read(definition).name
+
+
 def _inside(folder: Path) -> list[Path]:
     # os.scandir, for a folder of ten thousand runs is to be read in a second.
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=True))
+        names = sorted(entry.name for entry in entries)
     return [folder / name for name in names if os.path.isfile(folder / name / "run.json")]
 
 
-def gather_from_storage(definition: Path, storage: str) -> list[FoundRun]:
-    """Read the records of a sweep from its storage, wherever its runs were made.
+def gather_sweep(definition: Path, storage: str, runs_dir: str) -> list[FoundRun]:
+    """Find the runs of a sweep, here and in its storage, wherever they were made.
+
+    Of a run that is in both, what is further counts: a copy that was made while it was running
+    hides no finished one. What is as far is taken from here, where its files are.
 
     Args:
         definition: The sweep's definition.
         storage: The storage's URL.
+        runs_dir: Folder of all runs.
 
     Raises:
-        UserError: The definition is malformed, or the storage cannot be reached.
+        UserError: The definition is malformed, the storage is missing or cannot be reached, or a
+            record is damaged.
     """
+    folder = _sweep_folder(definition, runs_dir)
+    here = gather([str(folder)]) if folder.is_dir() and _inside(folder) else []
+    found: dict[tuple[str, str], FoundRun] = {}
+    for run in [*here, *_stored(definition, storage)]:
+        key = (run.record.experiment, run.record.run_id)
+        other = found.setdefault(key, run)
+        if how_far(run.record) > how_far(other.record):
+            found[key] = run
+    return list(found.values())
+
+
+def _stored(definition: Path, storage: str) -> list[FoundRun]:
     from bclightning.sweep.definition import Definition
     from bclightning.sweep.studies import Studies
 

@@ -78,13 +78,14 @@ def once(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
         key = (run.experiment, run.run_id, run.data, run.monitor, run.monitor_mode, run.started)
         if key in found:
             copied[run.run_id] = None
-            run = max(found[key], run, key=_how_far)
+            run = max(found[key], run, key=how_far)
         found[key] = run
     notes = [f"Found more than once, and counted once: {some(copied)}."] if copied else []
     return list(found.values()), notes
 
 
-def _how_far(run: RunRecord) -> tuple[bool, str, int]:
+def how_far(run: RunRecord) -> tuple[bool, str, int]:
+    """A key by which the copy of a run that is furthest is the greatest."""
     # A finished run can be tested later, which its record then holds.
     return (run.status == "finished", run.finished, len(run.test))
 

@@ -141,8 +141,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _mean(values: Sequence[float]) -> float:
     total = _total(values)
+    if math.isfinite(total):
+        return total / len(values)
     # Of the largest floats the sum is infinite, and the mean is not.
-    return total / len(values) if math.isfinite(total) else _total(v / len(values) for v in values)
+    mean = _total(value / len(values) for value in values)
+    return min(max(values), max(min(values), mean))
 
 
 def _total(values: Iterable[float]) -> float:

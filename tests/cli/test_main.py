@@ -1,5 +1,6 @@
 """The command line: what is refused and how, and what starting costs."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -438,3 +439,15 @@ def test_a_full_disk_that_no_writer_of_ours_met_is_one_sentence_too(
 
     monkeypatch.setattr(Path, "mkdir", full)
     assert "the disk is full" in refused("fit", "--config", tiny, "--run_id", "r")
+
+
+def test_a_full_disk_where_no_writer_of_ours_met_it_promises_nothing(folder, refused, monkeypatch):
+    """What became of the file is not known there."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "results/\x1b[2J")
+
+    monkeypatch.setattr("bclightning.cli.compare.gather", full)
+    assert refused("compare", "results") == (
+        r"the disk is full: results/\x1b[2J was not written; free some space and start again"
+    )

@@ -2,10 +2,13 @@
 
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import scipy.stats
@@ -606,3 +609,54 @@ def test_labels_are_never_shared():
     (comparison,) = compare(named)
     assert sorted(arm.label for arm in comparison.arms) == ["a, lr=1", "a, lr=1 (2)", "a, lr=2"]
     assert len(comparison.varied) == 3
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J[/red][link=http://evil.example]x[/link]|<b>\r\n\u202e"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])
+def test_names_from_records_reach_a_terminal_as_text(folder, capsys, form):
+    """Rich would act on brackets, and the terminal on control characters."""
+    hostile = {"arm": HOSTILE, "data": HOSTILE, "machine": {"device": HOSTILE}, "monitor": HOSTILE}
+    settings = [{HOSTILE: HOSTILE}, {HOSTILE: 3}]
+    write(folder / "runs", *(run(seed=s, **hostile, hyperparameters=settings[s]) for s in (0, 1)))
+    main(["compare", "runs", "--format", form])
+    said = capsys.readouterr().out
+    assert all(line.isprintable() for line in said.splitlines())
+    # As a terminal wraps it.
+    shown = "".join(said.split()).replace("\\", "")
+    assert "[2J[/red][link=http://evil.example]x[/link]" in shown.replace("u001b", "").replace(
+        "x1b", ""
+    )
+    if form != "json":
+        assert r"\x1b]0;owned\x07" in said or r"\\x1b\]0;owned\\x07" in said
+
+
+def test_names_in_an_error_are_text_too(folder, capsys):
+    write(folder / "runs", run(data=HOSTILE), run("dropout", data=HOSTILE, checksums={"a": "b"}))
+    with pytest.raises(SystemExit):
+        main(["compare", "runs"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.rstrip("\n").isprintable()
+
+
+def test_folders_with_brackets_are_named_as_they_are(folder, capsys):
+    digits = Path(__file__).parents[2] / "results" / "digits"
+    shutil.copytree(digits, folder / "[/red]")
+    main(["compare", "[/red]", "--write", "[/red]"])
+    assert capsys.readouterr().err == "written: [/red]/README.md\n"
+    main(["compare", "--check", "[/red]"])
+    assert capsys.readouterr().out == "[/red] is what its records say\n"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])
+def test_a_terminal_that_knows_ascii_alone_is_no_traceback(folder, form):
+    write(folder / "runs", run(seed=0), run(seed=1, error=3.0), run("dropout", arm="dröpout"))
+    command = [sys.executable, "-m", "bclightning", "compare", "runs", "--format", form]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert "2.5" in done.stdout
+    assert "dr" in done.stdout

@@ -1,12 +1,17 @@
 """Runs as a list of records, and as a data frame."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bclightning.compare.loading import RunList, load_runs
+from bclightning.cli.main import main
+from bclightning.compare.loading import RunList, gather_sweep, load_runs
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
+from bclightning.sweep.definition import Definition
+from bclightning.sweep.studies import Studies
 
 BASE = RunRecord(
     run_id="a",
@@ -95,3 +100,77 @@ def test_a_data_frame_has_a_row_a_run_and_a_column_a_hyperparameter(runs, pandas
 def test_without_pandas_the_error_says_what_to_install(no_pandas):
     with pytest.raises(UserError, match=r"^to_dataframe needs pandas: pip install pandas$"):
         RunList([BASE]).to_dataframe()
+
+
+@pytest.fixture
+def stored(folder):
+    """A sweep with one finished run, as its storage tells it, and the storage's URL."""
+    (folder / "e.yaml").write_text("recipe: digits.yaml\narms: [none]\nfinal_seeds: 1\n")
+    definition = Definition.read(folder / "e.yaml")
+    url = "sqlite:///stored.db"
+    studies = Studies(definition, url)
+    try:
+        studies.prepare("a recipe")
+        claimed = studies.claim()
+        record = replace(BASE, run_id=claimed.run_id, stage="final", finished="2026-01-02")
+        studies.finish(claimed, record)
+    finally:
+        studies.close()
+    return record, url
+
+
+def table(capsys, *words) -> dict:
+    main(["compare", *words, "--format", "json"])
+    return json.loads(capsys.readouterr().out)[0]
+
+
+def test_a_stale_copy_here_does_not_hide_a_finished_record_of_the_storage(folder, stored, capsys):
+    record, url = stored
+    stale = replace(
+        record, status="running", best_score=None, best_epoch=None, test=[], finished=""
+    )
+    here = folder / "results/runs/e" / record.run_id
+    here.mkdir(parents=True)
+    stale.write(here / "run.json")
+    (arm,) = table(capsys, "e.yaml", "--storage", url)["arms"]
+    assert (arm["n"], arm["best_score"]["mean"], arm["runs"]) == (1, 2.5, [record.run_id])
+    # One that is as far is taken from here, where its files are.
+    record.write(here / "run.json")
+    found = gather_sweep(Path("e.yaml"), url, "results/runs")
+    assert [run.folder and run.folder.path for run in found] == [here.relative_to(folder)]
+    # And one that is further here.
+    replace(record, best_score=1.5, finished="2026-01-03").write(here / "run.json")
+    assert table(capsys, "e.yaml", "--storage", url)["arms"][0]["best_score"]["mean"] == 1.5
+
+
+def test_a_damaged_record_here_is_told_beside_a_storage_too(folder, stored, refused):
+    path = folder / "results/runs/e/a/run.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    said = refused("compare", "e.yaml", "--storage", stored[1])
+    assert "results/runs/e/a/run.json is not a complete run record" in said
+
+
+@pytest.mark.parametrize("url", ["sqlite:///typo.db", "sqlite+pysqlite:///no/typo.db"])
+def test_a_storage_that_is_not_there_is_not_made(folder, stored, refused, url):
+    before = sorted(folder.rglob("*"))
+    said = refused("compare", "e.yaml", "--storage", url)
+    assert said == f"there is no storage {url.partition(':///')[2]}"
+    assert "--storage must be" in refused("compare", "e.yaml", "--storage", "typo.db")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_folder_that_is_a_link_is_a_run_and_a_broken_one_is_none(folder, runs, capsys):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "a").symlink_to(runs / "e" / "a")
+    (folder / "mine" / "gone").symlink_to(folder / "nowhere")
+    (folder / "mine" / "itself").symlink_to(folder / "mine" / "itself")
+    assert [run.run_id for run in load_runs("mine")] == ["a"]
+    # Two ways to one folder are one run.
+    assert len(load_runs("mine", runs / "e")) == 2
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "\udcff", "~nobody/x"])
+def test_a_name_that_no_file_can_have_is_one_sentence(folder, refused, name):
+    assert "there is no run" in refused("compare", name)
+    assert "there is no" in refused("compare", "--check", name)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from bclightning.compare.statistics import holm, summarize, welch
@@ -45,7 +45,11 @@ def test_there_is_no_test_without_spread_or_with_one_run():
     assert summarize([0.1, 0.1, 0.1]).std == 0.0
 
 
+LARGEST = [1.7976931348623157e308] * 3
+
+
 @given(*[st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=3)] * 2)
+@example(LARGEST, [-value for value in LARGEST])
 def test_floats_of_any_size_have_a_mean(first, second):
     """A loss that diverged may be as large as a float can be."""
     samples = [summarize(first), summarize(second)]

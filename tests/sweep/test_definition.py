@@ -198,7 +198,7 @@ BOMB = "\n".join(
     [
         ("recipe: &a [*a]", "the anchor &a contains itself"),
         ("arms: &a {x: *a}", "the anchor &a contains itself"),
-        ("arms: " + 5000 * "[" + 5000 * "]", "50 levels"),
+        ("arms: " + 5000 * "[" + 5000 * "]", "maximum nesting depth"),
         (BOMB, "it has more than 20,000 values"),
         ("recipe: !!python/object/apply:os.system [exit]", "is not plain data"),
     ],
