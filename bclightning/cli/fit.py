@@ -1,5 +1,7 @@
 """`bcl fit`: train a network, or resume a run."""
 
+import os
+
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
@@ -8,6 +10,7 @@ from bclightning.cli.tables import print_report
 from bclightning.runs.config import NamedRun, RunConfig
 from bclightning.runs.progress import RunProgress
 from bclightning.runs.run import fit, is_first_process
+from bclightning.runs.slurm import refuse_copies, resumed_when_requeued
 
 DESCRIPTION = (
     "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "
@@ -30,6 +33,8 @@ def add_arguments(parser: LightningArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Train, and print the closing table; of a run that is finished already, print it again."""
     config = RunConfig.from_parsed(options)
+    refuse_copies(config["trainer.devices"], config["trainer.num_nodes"], os.environ)
+    config = resumed_when_requeued(config, os.environ)
     shown = config["trainer.enable_progress_bar"] is not False
     record = fit(config, callbacks=[RunProgress()] if shown else [])
     if is_first_process():

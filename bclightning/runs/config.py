@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,6 +31,7 @@ from bclightning.runs.hyperparameters import changed_options
 from bclightning.runs.notices import quiet_lightning
 from bclightning.runs.parser_errors import format_parser_error
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
+from bclightning.runs.slurm import environment_plugins
 from bclightning.storage import write_text
 from bclightning.tracking.mode import WandbOptions
 from bclightning.training import BinaryConnect
@@ -350,6 +352,11 @@ batch_size=20, eval_batch_size=1000, seed=None))
             return self.run
         return RunFolder(Path(self["runs_dir"]) / self["experiment"] / self["run_id"])
 
+    def resuming(self, folder: RunFolder) -> "RunConfig":
+        """The same configuration for a run that exists; `changed` says how that one differs."""
+        self.set_name(folder.path.parent.name, folder.run_id)
+        return RunConfig(self._values, folder)
+
     def set_name(self, experiment: str, run_id: str) -> None:
         """Give a new run the names that its folder has."""
         self._values.experiment, self._values.run_id = experiment, run_id
@@ -437,6 +444,13 @@ batch_size=20, eval_batch_size=1000, seed=None))
 
     @staticmethod
     def _trainer_of(arguments: dict[str, Any]) -> Trainer:
+        nodes = arguments.get("num_nodes", 1)
+        alone = environment_plugins(arguments["devices"], nodes, os.environ)
+        for environment in alone:
+            # By its number among the job's tasks this process may be another one to Lightning, and
+            # then it would write nothing.
+            environment.set_global_rank(0)
+        arguments["plugins"] = [*_as_list(arguments.get("plugins")), *alone]
         with _errors_in_one_sentence(_parser()):
             return Trainer(**arguments)
 

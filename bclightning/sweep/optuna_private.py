@@ -95,7 +95,8 @@ def serve_storage(storage: Any, server: Any) -> None:
     from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
     service = OptunaStorageProxyService(storage)
-    api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)
+    add: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
+    add(service, server)
 
 
 def without_warning(make: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
