@@ -18,6 +18,22 @@ class DataError(MachineError):
     """A data file is missing, damaged or of another format."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory cannot be allocated, on a CPU or on a GPU.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        # torch's class for GPUs, by its name, since torch is not imported here.
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in said or "DefaultCPUAllocator: not enough memory" in said
+    )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that suggests the known word nearest to `word`; empty if none is near.
 

@@ -16,9 +16,10 @@ from bclightning.nn import (
     evaluating_with,
     in_evaluation_mode,
     preserving_batch_norm,
-    reestimate_batch_norm_,
 )
+from bclightning.nn.batch_norm import estimate_statistics_
 from bclightning.seeds import derive_seed
+from bclightning.training.isolation import same_random_state
 from bclightning.vocabulary import AS_TRAINED, RE_ESTIMATED, BatchNormStatistics, EvalWeights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -154,14 +155,12 @@ def ensemble_errors(
         raise ValueError(f"an ensemble has at least one network, and {size} are asked for")
     if not binary_layers(network):
         raise ValueError("an ensemble is drawn from binary weights, and this network has none")
-    device = _device_of(network)
     labels = torch.cat([labels for _, labels in batches])
     sums: dict[BatchNormStatistics, Tensor] = {}
     for member in range(size):
         with sampled(network, derive_seed(seed, member)), precision():
             as_trained = scores_of(network, batches)
-            with preserving_batch_norm(network):
-                reestimate_batch_norm_(network, (images.to(device) for images, _ in statistics))
+            with _reestimated(network, statistics):
                 again = scores_of(network, batches)
         sums[AS_TRAINED] = sums.get(AS_TRAINED, 0) + as_trained
         sums[RE_ESTIMATED] = sums.get(RE_ESTIMATED, 0) + again
@@ -171,6 +170,21 @@ def ensemble_errors(
         )
         for which, total in sums.items()
     ]
+
+
+@contextlib.contextmanager
+def _reestimated(network: nn.Module, statistics: Batches) -> Iterator[None]:
+    """Batch-norm statistics of the weights that the network has now, for a block.
+
+    What is evaluated is the network's ``forward``: a normalization that it does not pass plays no
+    part, and keeps its statistics.
+    """
+    device = _device_of(network)
+    with preserving_batch_norm(network):
+        with same_random_state():
+            images = (images.to(device) for images, _ in statistics)
+            estimate_statistics_(network, images, network)
+        yield
 
 
 def _device_of(network: nn.Module) -> torch.device:
@@ -236,15 +250,13 @@ def errors_by_weights(
         >>> [(e.weights, e.batch_norm) for e in errors_by_weights(network, [batch], [batch])][:2]
         [('binary', 'as trained'), ('binary', 're-estimated')]
     """
-    device = _device_of(network)
     results = []
     for weights in kinds or (("binary", "real") if binary_layers(network) else ("real",)):
         if weights == "ensemble":
             raise ValueError("an ensemble's errors come from ensemble_errors")
         with evaluating_with(network, weights), precision():
             results.append(EvaluationResult(weights, AS_TRAINED, error_rate(network, batches)))
-            with preserving_batch_norm(network):
-                reestimate_batch_norm_(network, (images.to(device) for images, _ in statistics))
+            with _reestimated(network, statistics):
                 results.append(
                     EvaluationResult(weights, RE_ESTIMATED, error_rate(network, batches))
                 )

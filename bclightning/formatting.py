@@ -1,21 +1,9 @@
-"""Sizes, counts, times, energies and scores as text."""
+"""Sizes, counts, times, energies and scores as text; text from elsewhere, escaped."""
+
+import re
+import unicodedata
 
 from bclightning.vocabulary import TEST_ERROR, VAL_ERROR
-
-
-def printable(text: str) -> str:
-    r"""Text from elsewhere, safe to print: control characters are escaped.
-
-    Example:
-        >>> print(printable("a title \x1b]0;of a window\x07"))
-        a title \x1b]0;of a window\x07
-    """
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
 
 
 def megabytes(size: int) -> str:
@@ -91,3 +79,52 @@ def describe_score(metric: str, value: float) -> str:
     """
     names = {VAL_ERROR: "validation error", TEST_ERROR: "test error"}
     return f"{names.get(metric, metric)} {score(metric, value)}"
+
+
+def printable(text: str) -> str:
+    r"""Text from elsewhere, safe to print: control characters are escaped.
+
+    So are line breaks, characters that change the direction of writing, and halves of surrogate
+    pairs: what is shown is one line, and can be encoded. For Rich wrap it in ``rich.text.Text`` or
+    print it with ``markup=False``, for brackets are ordinary characters.
+
+    Example:
+        >>> print(printable("cat\x1b[2J\n"), printable("Größe"))
+        cat\x1b[2J\n Größe
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+# What Markdown acts on; an underscore within a word and a sign before a space are ordinary.
+_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")
+
+
+def markdown_text(text: str) -> str:
+    r"""Text from elsewhere as Markdown that shows it and nothing else, also in a table's cell.
+
+    Example:
+        >>> print(markdown_text("a|b <img> [x](http://y)"), markdown_text("learning_rate"))
+        a\|b \<img> \[x\](http://y) learning_rate
+    """
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
+
+
+def markdown_code(text: str) -> str:
+    """Text from elsewhere as code in Markdown, also in a table's cell.
+
+    Example:
+        >>> print(markdown_code("model.learning_rate"), markdown_code("a`b"))
+        `model.learning_rate` ``a`b``
+    """
+    shown = printable(text).replace("|", "\\|") or " "
+    longest = max(map(len, re.findall("`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    room = " " if shown[0] == "`" or shown[-1] == "`" else ""
+    return f"{fence}{room}{shown}{room}{fence}"

@@ -1,6 +1,6 @@
 """How raw pixels become a network's inputs, as settings and tensors that a file can hold."""
 
-import math
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,10 @@ from bclightning.functional.whitening import (
 )
 
 Kind = Literal["centred", "whitened", "contrast-normalized"]
+
+
+MAX_SCALE = 1e9
+"""Scales beyond it, or below its inverse, are no pixels', and would overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,16 @@ class Preprocessing:
             Traceback (most recent call last):
             ValueError: preprocessing: mean contains NaN or infinity
         """
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"preprocessing: scale must be positive and finite, got {self.scale}")
+        if not 1 / MAX_SCALE <= self.scale <= MAX_SCALE:
+            raise ValueError(
+                f"preprocessing: scale must be between {1 / MAX_SCALE:g} and {MAX_SCALE:g}, "
+                f"got {self.scale}"
+            )
         given = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
         if given != self.shapes(image):
             raise ValueError(
                 f"preprocessing: {self.kind} images of shape {image} need tensors of shapes "
-                f"{self.shapes(image)}, got {given}"
+                f"{self.shapes(image)}, got {reprlib.repr(given)}"
             )
         for name, tensor in self.tensors.items():
             if tensor.dtype != torch.float32:

@@ -1,5 +1,6 @@
 """What tests share: a clean environment, seeds, the command line, small data in real formats."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -141,10 +142,11 @@ def refused(capsys):
     return run
 
 
-def described(root: Path, name: str, urls: tuple[str, ...] = ()) -> DataFile:
-    """A file of our own making, with its own checksum and size."""
-    content = (root / name).read_bytes()
-    return DataFile(name, hashlib.md5(content).hexdigest(), len(content), urls)
+def described(root: Path, file: DataFile) -> DataFile:
+    """A file of our own making in the place of a published one, with its own checksum and size."""
+    content = (root / file.name).read_bytes()
+    md5 = hashlib.md5(content).hexdigest()
+    return dataclasses.replace(file, md5=md5, size=len(content), urls=())
 
 
 def pictures(labels: np.ndarray, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -169,7 +171,7 @@ def mnist_root(tmp_path, monkeypatch):
             with gzip.open(raw / f"{prefix}-{name}-ubyte.gz", "wb") as file:
                 file.write(header + array.tobytes())
     root = tmp_path / "data"
-    monkeypatch.setattr(MNIST, "files", tuple(described(root, f.name) for f in MNIST.files))
+    monkeypatch.setattr(MNIST, "files", tuple(described(root, f) for f in MNIST.files))
     monkeypatch.setattr(MNIST, "validation_images", 30)
     return root
 
@@ -187,7 +189,7 @@ def cifar10_root(tmp_path, monkeypatch):
             b"labels": labels.tolist(),
         }
         (root / file.name).write_bytes(pickle.dumps(content, protocol=3))
-    monkeypatch.setattr(CIFAR10, "files", tuple(described(root, f.name) for f in CIFAR10.files))
+    monkeypatch.setattr(CIFAR10, "files", tuple(described(root, f) for f in CIFAR10.files))
     monkeypatch.setattr(CIFAR10, "validation_images", 20)
     return root
 
@@ -202,7 +204,7 @@ def cifar10_archive(cifar10_root, monkeypatch):
         evil = tarfile.TarInfo("../evil")
         evil.size = 4
         tar.addfile(evil, io.BytesIO(b"evil"))
-    archive = described(cifar10_root, "cifar-10-python.tar.gz")
+    archive = described(cifar10_root, CIFAR10.archive)
     monkeypatch.setattr(CIFAR10, "archive", archive)
     return cifar10_root
 
@@ -221,7 +223,7 @@ def svhn_root(tmp_path, monkeypatch):
             "y": np.where(labels == 0, 10, labels)[:, None],
         }
         scipy.io.savemat(root / file.name, matlab, do_compression=True)
-    monkeypatch.setattr(SVHN, "files", tuple(described(root, f.name) for f in SVHN.files))
+    monkeypatch.setattr(SVHN, "files", tuple(described(root, f) for f in SVHN.files))
     monkeypatch.setattr(SVHN, "counts", counts)
     monkeypatch.setattr(SVHN, "validation_counts", (2, 3))
     return root

@@ -73,3 +73,14 @@ class TwoOptimizers(Regression):
     def configure_optimizers(self):
         body = torch.optim.SGD(self.body.parameters(), self.learning_rate, momentum=0.9)
         return body, torch.optim.Adam(self.head.parameters(), self.learning_rate)
+
+
+class OnPlateau(Regression):
+    """The learning rate falls after each epoch but the first, for none is a thousand better."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), self.learning_rate)
+        falls = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, patience=0, threshold=1000, threshold_mode="abs"
+        )
+        return {"optimizer": optimizer, "lr_scheduler": falls, "monitor": "val_loss"}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from bclightning.evaluation import ensemble_errors, errors_by_weights, sampled, scores_of
 from bclightning.models import MLP
@@ -115,3 +116,29 @@ def test_an_ensemble_of_none_or_without_binary_weights_is_refused():
         ensemble_errors(MLP(12, [8], 3, "none"), batches(), batches(), size=2)
     with pytest.raises(ValueError, match="no images"):
         scores_of(network(), [])
+
+
+class Headed(nn.Module):
+    """A network with a normalization that its forward does not pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.head = network(), nn.BatchNorm1d(3)
+
+    def forward(self, images):
+        return self.network(images)
+
+
+def test_statistics_leave_random_numbers_and_unused_normalizations_alone():
+    made, data, shuffled = Headed(), batches(), DataLoader(batches(), None, shuffle=True)
+    made.head(torch.randn(8, 3))
+    before = {key: value.clone() for key, value in made.state_dict().items()}
+    forward = made.head.running_mean.clone()
+    seen = []
+    made.network.register_forward_hook(lambda *_: seen.append(made.head.running_mean.clone()))
+    state = torch.get_rng_state()
+    ensemble_errors(made, data, shuffled, size=2)
+    errors_by_weights(made, data, shuffled)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(seen[-1], forward)
+    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())

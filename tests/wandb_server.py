@@ -1,10 +1,12 @@
 """A stand-in for W&B's server on the loopback: it remembers runs and views, and gives them back."""
 
+import contextlib
 import gzip
 import http.server
 import json
 import re
 import threading
+import time
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
@@ -17,6 +19,8 @@ class Server(http.server.ThreadingHTTPServer):
         runs: What is known of each run, by its id.
         views: Saved workspaces.
         page: Runs in a page of an answer, at most.
+        stops: Whether runs are asked to stop.
+        drip: Seconds from each byte of an answer to the next.
     """
 
     daemon_threads = True
@@ -25,6 +29,8 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.status = status
         self.page = page
+        self.stops = False
+        self.drip = 0.0
         self.received: list[tuple[str, str]] = []
         self.runs: dict[str, dict] = {}
         self.views: list[dict] = []
@@ -149,7 +155,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.body()
-        answer: dict = {"exitcode": None, "limits": {}}
+        answer: dict = {"exitcode": None, "limits": {}, "stopped": self.server.stops}
         with self.server.lock:
             self.server.received.append((self.path, body))
             if self.path.endswith("/graphql"):
@@ -173,4 +179,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
-        self.wfile.write(text)
+        if not self.server.drip:
+            self.wfile.write(text)
+            return
+        # Whoever waits for it may have gone.
+        with contextlib.suppress(OSError):
+            for byte in text:
+                self.wfile.write(bytes([byte]))
+                time.sleep(self.server.drip)

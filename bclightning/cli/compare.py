@@ -43,10 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a page with table, figures and the records it was made from",
     )
     parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="let --write remove runs of an earlier page in DIR that are not compared any more",
+    )
+    parser.add_argument(
         "--check", metavar="DIR", help="make a page again from its records, and compare"
     )
     parser.add_argument(
         "--workspace", metavar="ENTITY/PROJECT", help="save a W&B workspace that compares the runs"
+    )
+    parser.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="the experiment that --workspace shows, of several in a project",
     )
     parser.add_argument(
         "--runs_dir", default="results/runs", help="folder of all runs (default: results/runs)"
@@ -77,8 +87,11 @@ def run(options: argparse.Namespace) -> int:
         from bclightning.compare.workspace import save_workspace
 
         _refuse_runs(options.runs, "--workspace")
-        console.print(save_workspace(options.workspace), highlight=False, soft_wrap=True)
+        address = save_workspace(options.workspace, options.experiment)
+        console.print(address, markup=False, highlight=False, soft_wrap=True)
         return 0
+    if options.experiment:
+        raise UserError("--experiment chooses what --workspace shows; leave it out")
     found = _find(options.runs, options.runs_dir, options.wandb, options.storage)
     comparisons = compare([entry.record for entry in found])
     match options.format:
@@ -96,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write:
         from bclightning.compare.page import write_page
 
-        path = write_page(Path(options.write), found, comparisons)
+        path = write_page(Path(options.write), found, comparisons, options.replace)
         Console(stderr=True).print(f"written: {path}", highlight=False, soft_wrap=True)
     return 0
 

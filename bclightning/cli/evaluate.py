@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
+from bclightning.cli.parser import TRAINED_NETWORK
 from bclightning.cli.tables import results_table
-from bclightning.errors import UserError
+from bclightning.errors import MachineError, UserError
 from bclightning.evaluation import EvaluationResult, default_evaluation
-from bclightning.runs.config import NamedRun, RunConfig
+from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.evaluate import ENSEMBLE_SIZE, Split, evaluate
+from bclightning.runs.notices import logger
 from bclightning.runs.rebuild import TrainedNetwork, rebuild
+from bclightning.runs.record import RunRecord
 from bclightning.vocabulary import TEST_ERROR, VAL_ERROR, EvalWeights
 
 
@@ -44,6 +48,7 @@ def add_run_argument(parser: LightningArgumentParser) -> None:
     text = "Run: its folder, or its id below results/runs."
     parser.add_argument("run", nargs="?", metavar="RUN", action=NamedRun, help=text)
     parser.add_argument("--run", dest="run", metavar="RUN", action=NamedRun, help=text)
+    add_allow_code(parser)
 
 
 def trained_network(config: RunConfig, ckpt_path: str | None, command: str) -> TrainedNetwork:
@@ -53,10 +58,7 @@ def trained_network(config: RunConfig, ckpt_path: str | None, command: str) -> T
         UserError: It names none, or none that there is.
     """
     if config.run is None and ckpt_path is None:
-        raise UserError(
-            f"name a trained network: bcl {command} RUN, "
-            f"or bcl {command} --config FILE --ckpt_path CHECKPOINT"
-        )
+        raise UserError(f"name {TRAINED_NETWORK.format(name=command)}")
     return rebuild(config, ckpt_path)
 
 
@@ -80,25 +82,37 @@ def evaluate_and_print(options: Namespace, split: Split) -> int:
         options.eval_weights,
         size or ENSEMBLE_SIZE,
     )
-    if split == "test" and network.record is not None:
-        _complete_record(network, results)
     what = "test" if split == "test" else "validation"
     heading = f"{what} error" if metric.endswith("/error") else metric
     title = f"{network.name}: {heading}"
     Console().print(results_table(title, metric, results, default_evaluation(network.model)))
+    if split == "test":
+        try:
+            _complete_record(network, results)
+        except MachineError as error:
+            # The results are there to be read, where nothing may be written too.
+            logger.info("they are not added to the run's record: %s", error)
     return 0
 
 
 def _complete_record(network: TrainedNetwork, results: Sequence[EvaluationResult]) -> None:
     """Add to the record of a finished run the test results that it does not have yet."""
     record, folder = network.record, network.folder
-    if record is None or folder is None or record.status != "finished" or record.stage == "tune":
+    if record is None or folder is None or not _new_entries(record, results):
         return
-    new = [
+    with folder.lock():
+        # Another test may have added its own meanwhile.
+        record = RunRecord.read(folder.record)
+        if new := _new_entries(record, results):
+            record.test += new
+            record.write(folder.record)
+
+
+def _new_entries(record: RunRecord, results: Sequence[EvaluationResult]) -> list[dict[str, Any]]:
+    if record.status != "finished" or record.stage == "tune":
+        return []
+    return [
         result.entry()
         for result in results
         if record.tested_with(result.weights, result.batch_norm) is None
     ]
-    if new:
-        record.test += new
-        record.write(folder.record)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bclightning.cli.evaluate import add_run_argument, trained_network
 from bclightning.errors import UserError
-from bclightning.formatting import megabytes
+from bclightning.formatting import megabytes, printable
 from bclightning.runs.config import RunConfig
 from bclightning.runs.export import Format, export
 from bclightning.vocabulary import AS_TRAINED, RE_ESTIMATED, BatchNormStatistics
@@ -26,7 +26,8 @@ class ExportOptions:
 
     Args:
         output: File to write; RUN.safetensors, or RUN.onnx, in this folder if left out.
-        format: packed, for bcl predict and bclightning.inference.load, or onnx.
+        format: packed, for bcl predict and bclightning.inference.load, or onnx, a graph that takes
+            raw pixels. A whitening matrix of more than 1 MB lies in a second file beside either.
         batch_norm: Batch-norm statistics, as-trained or re-estimated with the binary weights on
             training images; those that stand for the run if left out.
         tolerance: Difference of the written model's test error from the run's that is allowed, in
@@ -78,9 +79,12 @@ def run(options: Namespace) -> int:
         ("size", size),
         ("files", ", ".join(map(str, written.files))),
     ]
-    if options.format == "packed":
+    if written.input is None:
         rows.append(("use", f"bcl predict {model} --images IMAGE ..."))
+    else:
+        rows.append(("input", written.input))
     console = Console()
     for label, text in rows:
-        console.print(f"{label:<10}  {text}", highlight=False, soft_wrap=True, markup=False)
+        line = f"{label:<10}  {printable(text)}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0

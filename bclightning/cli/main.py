@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import logging
 import os
-import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bclightning import __version__
-from bclightning.cli.parser import Arguments, with_current_names
-from bclightning.errors import UserError, nearest
+from bclightning.cli.parser import TRAINED_NETWORK, Arguments, with_current_names, with_home
+from bclightning.cli.streams import ignore_broken_pipe, usable_streams
+from bclightning.errors import MachineError, UserError, is_out_of_memory, nearest
 from bclightning.runs.interrupt import Interrupted
-from bclightning.storage import full_disk
+from bclightning.storage import machine_fault
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,6 @@ class Command:
     subject: str | None = None
 
 
-_TRAINED_NETWORK = (
-    "a trained network: bcl {name} RUN, or bcl {name} --config FILE --ckpt_path CHECKPOINT"
-)
-
 COMMANDS = {
     "fit": Command(
         (
@@ -50,12 +46,10 @@ COMMANDS = {
         run_option="--resume",
     ),
     "validate": Command(
-        (("errors on validation:", "bcl validate RUN"),), True, "--run", _TRAINED_NETWORK
+        (("errors on validation:", "bcl validate RUN"),), True, "--run", TRAINED_NETWORK
     ),
-    "test": Command(
-        (("errors on the test set:", "bcl test RUN"),), True, "--run", _TRAINED_NETWORK
-    ),
-    "export": Command((("one bit a weight:", "bcl export RUN"),), True, "--run", _TRAINED_NETWORK),
+    "test": Command((("errors on the test set:", "bcl test RUN"),), True, "--run", TRAINED_NETWORK),
+    "export": Command((("one bit a weight:", "bcl export RUN"),), True, "--run", TRAINED_NETWORK),
     "predict": Command(
         (
             ("classify images:", "bcl predict MODEL --images *.png"),
@@ -121,27 +115,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
             after a signal, and with 1 where a command's answer is no.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with _showing_notices(), _ignore_broken_pipe():
-            code = _dispatch(words)
-    except Interrupted as interruption:
-        _say_how_to_resume(interruption)
-        raise SystemExit(interruption.exit_code) from None
-    except KeyboardInterrupt:
-        # Where there is nothing to end in order.
-        raise SystemExit(128 + signal.SIGINT) from None
-    except UserError as error:
-        print(f"bcl: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        # Where no writer of ours was the one to meet it, as when a folder is made.
-        full = full_disk(error, Path(error.filename or "a file"))
-        if full is None:
-            raise
-        print(f"bcl: {full}", file=sys.stderr)
-        raise SystemExit(2) from None
+    with usable_streams():
+        try:
+            with _showing_notices(), _machine_faults(), ignore_broken_pipe():
+                code = _dispatch(words)
+        except Interrupted as interruption:
+            _say_how_to_resume(interruption)
+            raise SystemExit(interruption.exit_code) from None
+        except KeyboardInterrupt:
+            # Where there is nothing to end in order.
+            raise SystemExit(128 + signal.SIGINT) from None
+        except UserError as error:
+            print(f"bcl: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
     if code:
         raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def _machine_faults() -> Iterator[None]:
+    """Tell the machine's faults that nothing of ours was the one to meet, as when a folder is made.
+
+    Raises:
+        MachineError: A file or folder cannot be used, or there is no memory left.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = Path("a file" if error.filename is None else str(error.filename))
+        raise machine_fault(error, path, "used") or error from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MachineError(
+                "the machine has no memory left; free some, or give a smaller --data.batch_size, "
+                "--data.eval_batch_size or network"
+            ) from error
+        raise
 
 
 def _dispatch(words: list[str]) -> int:
@@ -159,11 +168,13 @@ def _dispatch(words: list[str]) -> int:
     if command.subject is not None and not rest:
         # Before the second that it takes to import what parses options.
         raise UserError(f"name {command.subject.format(name=name)}")
-    # Own modules in the current folder are found, after everything that is installed.
-    sys.path.append(os.getcwd())
+    if _names_code(name, rest) and os.getcwd() not in sys.path:
+        # Own modules in the current folder are found, after everything that is installed. Where a
+        # run is opened, that waits until it is known to be the user's own.
+        sys.path.append(os.getcwd())
     module = importlib.import_module(f"bclightning.cli.{name}")
     parser = make_parser(name, module)
-    rest = with_current_names(rest)
+    rest = [with_home(word) for word in with_current_names(rest)]
     if command.configures:
         from bclightning.runs.config import parse_words
 
@@ -172,6 +183,14 @@ def _dispatch(words: list[str]) -> int:
         options = parser.parse_args(rest)
     code: int = module.run(options)
     return code
+
+
+def _names_code(name: str, words: Sequence[str]) -> bool:
+    """Whether a command line names code, and not only what may have been sent."""
+    options = {word.partition("=")[0] for word in words}
+    if name == "fit" and "--resume" not in options:
+        return True
+    return bool(options & {"-c", "--config", "--model", "--data"})
 
 
 def make_parser(name: str, module: Any) -> Any:
@@ -222,31 +241,3 @@ def _say_how_to_resume(interruption: Interrupted) -> None:
             f"stopped; {done}; resume with: bcl fit --resume {interruption.folder}",
             file=sys.stderr,
         )
-
-
-@contextlib.contextmanager
-def _ignore_broken_pipe() -> Iterator[None]:
-    """End quietly where nobody reads what is printed, as beside ``| head``.
-
-    Raises:
-        SystemExit: With 1, as rich's tables do.
-    """
-    try:
-        try:
-            yield
-        finally:
-            # What is still buffered would be written when Python ends, and fail outside of this.
-            sys.stdout.flush()
-    except BrokenPipeError:
-        if not _stdout_closed():
-            # Another pipe than the output.
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-
-
-def _stdout_closed() -> bool:
-    """Whether the output is a pipe whose other end is closed."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), select.POLLOUT)
-    return any(event & select.POLLERR for _, event in poll.poll(0))

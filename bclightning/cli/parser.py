@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bclightning.errors import UserError
+from bclightning.storage import home_expanded
 
 # Options that were spelled with hyphens; they work until version 0.3.
 RENAMED = {
@@ -13,6 +14,11 @@ RENAMED = {
     "--ensemble-size": "--ensemble_size",
     "--eval-weights": "--eval_weights",
 }
+
+# What a command must be told that works on one.
+TRAINED_NETWORK = (
+    "a trained network: bcl {name} RUN, or bcl {name} --config FILE --ckpt_path CHECKPOINT"
+)
 
 
 class Arguments(argparse.ArgumentParser):
@@ -60,3 +66,16 @@ def with_current_names(words: Sequence[str]) -> list[str]:
             word = f"{RENAMED[option]}{equals}{value}"
         current.append(word)
     return current
+
+
+def with_home(word: str) -> str:
+    """A word of a command line with the user's own folder for ``~/``, in an option's value too.
+
+    A shell expands it at the beginning of a word, and not in ``--data.root=~/data``.
+
+    Example:
+        >>> with_home("--model.network.hidden=[16]")
+        '--model.network.hidden=[16]'
+    """
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{home_expanded(value)}"

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from bclightning.cli.parser import Arguments
 from bclightning.errors import UserError
+from bclightning.formatting import printable
+from bclightning.inference.graph import shapes
 from bclightning.inference.images import read_images
 from bclightning.inference.packed import PackedModel
 from bclightning.inference.runtime import PackedNetwork
@@ -29,6 +32,9 @@ MAX_CLASSES_SHOWN = 3
 MAX_IMAGES_SHOWN = 50
 
 BATCH_SIZE = 256
+
+# Of a layer's results for a batch, 1 GB in float32: fewer images of a network for large ones.
+MAX_VALUES_AT_ONCE = 2**28
 
 # So many images are classified faster on the bits than the bits are unpacked.
 MAX_IMAGES_ON_BITS = 8
@@ -55,6 +61,13 @@ def add_arguments(parser: Arguments) -> None:
     parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint than a run's best")
     parser.add_argument(
         "--data.root", dest="root", metavar="DIR", help="folder of the data, as of bcl fit"
+    )
+    parser.add_argument(
+        "--allow_code",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="package or module whose classes a run that was not made here may use",
     )
     parser.add_argument(
         "--trainer.accelerator", dest="accelerator", metavar="NAME", help="cpu, gpu, ..."
@@ -90,12 +103,23 @@ def _classify(options: argparse.Namespace) -> None:
         [
             network(network.prepare(batch))
             for pixels in images
-            for batch in torch.split(pixels, BATCH_SIZE)
+            for batch in torch.split(pixels, _batch_size(model))
         ]
     )
+    for name, row in zip(names, scores, strict=True):
+        if not row.isfinite().all():
+            raise UserError(
+                f"{options.source} gives NaN or infinity for {printable(name)}; export its run "
+                "again, or choose another model"
+            )
     if output is not None:
         write_text(output, scores_as_csv(names, scores, network.class_names))
     _print_scores(names, scores, network.class_names)
+
+
+def _batch_size(model: PackedModel) -> int:
+    largest = max(math.prod(shape) for shape in shapes(model.steps, model.image_shape))
+    return max(1, min(BATCH_SIZE, MAX_VALUES_AT_ONCE // largest))
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -112,7 +136,7 @@ def _predict(options: argparse.Namespace) -> None:
     places = {key: value for key, value in given.items() if value is not None}
     source = options.run or options.source
     if source is not None:
-        config = RunConfig.from_run(source, places)
+        config = RunConfig.from_run(source, places, allow_code=options.allow_code)
     elif options.config is not None:
         config = RunConfig.load(options.config, places)
     else:
@@ -122,16 +146,16 @@ def _predict(options: argparse.Namespace) -> None:
     prediction = predict(network)
     numbers = range(len(prediction.scores))
     write_text(path, scores_as_csv(numbers, prediction.scores, prediction.class_names))
-    Console().print(
-        f"{network.name}: {len(numbers)} predictions with {prediction.weights} weights and "
-        f"batch-norm statistics {prediction.batch_norm}, in {path}",
-        highlight=False,
-        soft_wrap=True,
+    print(
+        f"{printable(network.name)}: {len(numbers)} predictions with {prediction.weights} weights "
+        f"and batch-norm statistics {prediction.batch_norm}, in {printable(str(path))}"
     )
 
 
 def scores_as_csv(names: Sequence[object], scores: Tensor, classes: Sequence[str]) -> str:
     """A line for each image: its name, its class, and the score of each class.
+
+    Control characters in names are escaped, since names may come from a stranger's model.
 
     Args:
         names: Names of the images.
@@ -145,10 +169,11 @@ def scores_as_csv(names: Sequence[object], scores: Tensor, classes: Sequence[str
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", *(f"score {name}" for name in classes)])
+    shown = [printable(name) for name in classes]
+    writer.writerow(["image", "class", *(f"score {name}" for name in shown)])
     for name, row in zip(names, scores.tolist(), strict=True):
         best = max(range(len(row)), key=row.__getitem__)
-        writer.writerow([name, classes[best], *(f"{score:.6g}" for score in row)])
+        writer.writerow([printable(str(name)), shown[best], *(f"{score:.6g}" for score in row)])
     return text.getvalue()
 
 
@@ -163,7 +188,7 @@ def _print_scores(names: Sequence[str], scores: Tensor, classes: Sequence[str]) 
         first, *others = [(classes[index], f"{row[index]:.2f}") for index in order]
         beside = ", ".join(" ".join(other) for other in others)
         # As text: brackets in a name are no markup.
-        table.add_row(*map(Text, (name, *first, beside)))
+        table.add_row(*(Text(printable(cell)) for cell in (name, *first, beside)))
     Console().print(table)
     if len(names) > MAX_IMAGES_SHOWN:
         rest = len(names) - MAX_IMAGES_SHOWN

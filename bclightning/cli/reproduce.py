@@ -7,15 +7,17 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from bclightning.runs.config import NamedRun, RunConfig
+from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.metrics_csv import EPOCH
 from bclightning.runs.progress import RunProgress
 from bclightning.runs.reproduce import BAND, Reproduction, reproduce
 from bclightning.vocabulary import TRAIN_LOSS, VAL_ERROR, VAL_LOSS
 
 DESCRIPTION = (
-    "Train the first epochs of a recorded run again, from its record alone, and compare them with "
-    "the recorded metrics. Further options, such as --data.root, say where things are here."
+    "Compare the files of a recorded run with each other, train its first epochs again, and "
+    "compare them with the recorded metrics. The recorded test results are compared too where the "
+    "run's checkpoint is there, or where all its epochs are trained again. Further options, such "
+    "as --data.root, say where things are here."
 )
 
 
@@ -35,6 +37,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "run", metavar="RUN", action=NamedRun, help="Folder of a run, as in results/mnist/."
     )
+    add_allow_code(parser)
     parser.add_class_arguments(ReproduceOptions, None)
 
 
@@ -48,12 +51,20 @@ def run(options: Namespace) -> int:
     progress = RunProgress(epochs=options.epochs)
     result = reproduce(config, epochs=options.epochs, callbacks=[progress])
     console = Console()
-    console.print(_table(result))
+    if result.rows:
+        console.print(_table(result))
     if result.changed:
-        changes = "; ".join(result.changed)
-        console.print(f"not as recorded: {changes}", highlight=False, soft_wrap=True)
-    console.print(_verdict(result), highlight=False, soft_wrap=True)
+        _say(console, f"not as recorded: {'; '.join(result.changed)}")
+    for one in result.disagreements:
+        _say(console, f"contradiction: {one}")
+    _say(console, _verdict(result))
+    if result.rows:
+        _say(console, _scope(result))
     return 0 if result.succeeded else 1
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(result: Reproduction) -> Table:
@@ -65,24 +76,52 @@ def _table(result: Reproduction) -> Table:
     for row in result.rows:
         epoch = int(row[EPOCH])
         for metric in shown:
-            if metric in row:
-                other = apart.get((epoch, metric))
-                again = "the same" if other is None else "-"
-                if other is not None and other.again is not None:
-                    again = f"{other.again:.6g}"
-                table.add_row(str(epoch + 1), metric, f"{row[metric]:.6g}", again)
+            different = apart.get((epoch, metric))
+            if metric in row or different is not None:
+                again = "the same" if different is None else _number(different.again)
+                table.add_row(str(epoch + 1), metric, _number(row.get(metric)), again)
+    for different in result.differences:
+        if different.metric.startswith(f"{result.record.test_metric} ("):
+            values = (_number(different.recorded), _number(different.again))
+            table.add_row(str(different.epoch + 1), different.metric, *values)
     return table
 
 
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
 def _verdict(result: Reproduction) -> str:
-    count = f"{len(result.differences)} of {result.metrics}"
+    total = result.metrics + result.tested
+    count = f"{len(result.differences)} of {total}"
+    if result.disagreements:
+        return (
+            "NOT reproduced: the record contradicts the run's own files or what follows from them"
+        )
+    if not result.metrics:
+        return "NOT reproduced: nothing was compared, since metrics.csv has no metrics"
     if result.exact:
-        return f"bit for bit the same: {result.metrics} metrics of {len(result.rows)} epochs"
+        tests = f", and {result.tested} test results" if result.tested else ""
+        return f"bit for bit the same: {result.metrics} metrics of {len(result.rows)} epochs{tests}"
     if not result.changed:
         return (
-            f"NOT reproduced: {count} metrics differ, though machine, versions and code are those "
+            f"NOT reproduced: {count} values differ, though machine, versions and code are those "
             "of the record"
         )
     if result.within_band:
         return f"within the band ({BAND}), not bit for bit: {count} differ"
     return f"NOT reproduced: outside the band ({BAND})"
+
+
+def _scope(result: Reproduction) -> str:
+    """What was compared, and what was not."""
+    done = ["run.json with config.yaml and metrics.csv", f"{len(result.rows)} epochs"]
+    left = []
+    if len(result.rows) < result.epochs:
+        left.append(f"{result.epochs - len(result.rows)} later epochs (--epochs {result.epochs})")
+    results = f"{len(result.record.test)} test results"
+    if result.tested:
+        done.append(results)
+    elif result.record.test:
+        left.append(f"{results}, which need the run's checkpoint or all its epochs")
+    return f"compared: {', '.join(done)}; not compared: {', '.join(left) or 'nothing'}"

@@ -1,6 +1,7 @@
 """`bcl summary`: what each layer of a network costs, and what binary weights save."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -13,7 +14,8 @@ from bclightning.costs import LayerCost, Operations, energy, layer_costs
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
 from bclightning.formatting import joules, megabytes, short
-from bclightning.runs.config import NamedRun, RunConfig, merge_file
+from bclightning.runs.config import NamedRun, RunConfig, add_allow_code, merge_file
+from bclightning.runs.origin import find_own_modules
 from bclightning.runs.recipes import recipe_names, resolve_recipe
 from bclightning.training import Classifier
 
@@ -32,7 +34,11 @@ class _Network(NamedRun):
         """Merge the configuration that the argument names."""
         if values is None:
             return
-        if values.endswith((".yaml", ".yml")) or f"{values}.yaml" in recipe_names():
+        if (Path(values).parent / "run.json").is_file() and Path(values).name == "config.yaml":
+            # A run's own, which names it.
+            super().__call__(parser, cfg, str(Path(values).parent), option_string)
+        elif values.endswith((".yaml", ".yml")) or f"{values}.yaml" in recipe_names():
+            find_own_modules()
             merge_file(parser, cfg, resolve_recipe(values))
         else:
             super().__call__(parser, cfg, values, option_string)
@@ -48,6 +54,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         help="Run, configuration file or recipe.",
     )
     parser.add_argument("--run", dest="run", metavar="RUN", action=NamedRun, help="Run.")
+    add_allow_code(parser)
 
 
 def run(options: Namespace) -> int:

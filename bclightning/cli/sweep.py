@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bclightning.errors import UserError
+from bclightning.runs.origin import definition_is_code, find_own_modules
 from bclightning.sweep import running
 from bclightning.sweep.definition import Definition
 
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how runs reach W&B, as in bcl fit",
     )
     parser.add_argument(
+        "--allow_code",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="package or module whose classes a definition in a page or in another's sweep may use",
+    )
+    parser.add_argument(
         "--heartbeat",
         type=positive,
         default=10,
@@ -88,9 +96,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from bclightning.cli.sweep_view import LiveView
 
+    if options.allow_code or definition_is_code(options.definition):
+        find_own_modules()
     places = {"data.root": options.root, "wandb.mode": options.wandb}
     running.sweep(
-        definition,
+        options.definition,
         jobs=options.jobs,
         threads=options.threads,
         storage=storage,
@@ -98,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
         options={key: value for key, value in places.items() if value is not None},
         heartbeat=options.heartbeat,
         view=LiveView(console),
+        allow_code=options.allow_code,
     )
     failed = _print_state(console, definition, storage)
     folder = Path(options.runs_dir) / definition.name

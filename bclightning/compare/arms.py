@@ -1,5 +1,6 @@
 """What a comparison consists of: its arms, and pairs of them that were tested."""
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -10,9 +11,21 @@ from bclightning.runs.record import RunRecord
 from bclightning.vocabulary import RE_ESTIMATED
 
 
+def run_result(run: RunRecord, weights: str = "", batch_norm: str | None = None) -> float | None:
+    """The test result of a run, ``None`` where there is none or it is NaN or infinite.
+
+    Args:
+        run: The record.
+        weights: Evaluation weights; those that stand for the run if empty.
+        batch_norm: Batch-norm statistics; those that stand for the run if ``None``.
+    """
+    value = run.tested_with(weights, batch_norm) if weights else run.test_value
+    return value if value is not None and math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ by their seed alone.
+    """Runs whose settings differ by their seed alone.
 
     Attributes:
         label: Name of the arm, and where it was run in several settings, what tells them apart.
@@ -37,7 +50,7 @@ class Arm:
     @property
     def test_values(self) -> list[float]:
         """Test results under the evaluation that stands for the runs, of the runs tested."""
-        return [value for run in self.runs if (value := run.test_value) is not None]
+        return [value for run in self.runs if (value := run_result(run)) is not None]
 
     @property
     def test(self) -> Sample | None:
@@ -56,7 +69,7 @@ class Arm:
             weights: ``binary``, ``real`` or ``ensemble``.
             batch_norm: ``as trained`` or ``re-estimated``; those of `evaluation` if ``None``.
         """
-        values = [run.tested_with(weights, batch_norm) for run in self.runs]
+        values = [run_result(run, weights, batch_norm) for run in self.runs]
         found = [value for value in values if value is not None]
         return summarize(found) if found else None
 
@@ -68,9 +81,10 @@ class Arm:
         return f"{evaluation.get('weights', '-')}{statistics}"
 
     @property
-    def best_epoch(self) -> Sample:
-        """The best epoch, counted from 1."""
-        return summarize([run.best_epoch + 1 for run in self.runs if run.best_epoch is not None])
+    def best_epoch(self) -> Sample | None:
+        """The best epoch, counted from 1; ``None`` where no record tells it."""
+        known = [run.best_epoch + 1 for run in self.runs if run.best_epoch is not None]
+        return summarize(known) if known else None
 
     @property
     def seconds(self) -> float:

@@ -2,23 +2,21 @@
 
 import itertools
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from bclightning.compare.arms import Arm, Comparison, Pair
+from bclightning.compare.arms import Arm, Comparison, Pair, run_result
 from bclightning.compare.dataframe import data_frame
 from bclightning.compare.metric import Metric
+from bclightning.compare.mixture import mixture_notes
 from bclightning.compare.paper import paper_error
 from bclightning.compare.render import flat_rows, markdown, plain_text
+from bclightning.compare.selection import ended, names_of, setting_key, some, without_doubles
 from bclightning.compare.statistics import Sample, WelchTest, holm, welch
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 from bclightning.vocabulary import REGULARIZERS, TEST_ERROR
-
-# Names of runs in a sentence, at most.
-MAX_NAMES = 3
 
 
 class Comparisons(list[Comparison]):
@@ -51,7 +49,9 @@ def compare(runs: Sequence[RunRecord]) -> Comparisons:
     """Compare runs: one comparison for each data set and monitored metric.
 
     Runs that have not finished are left out, and so are a sweep's trials where there are final
-    runs: trials were chosen among, so their errors flatter.
+    runs: trials were chosen among, so their errors flatter. Runs by hand in a sweep's experiment
+    are no part of its protocol and left out too. The comparison's notes say what was left out, and
+    in what the runs differ beside their settings: epochs, experiment, code, versions, machine.
 
     Args:
         runs: The records, as from `bclightning.compare.loading.load_runs`.
@@ -68,40 +68,26 @@ def compare(runs: Sequence[RunRecord]) -> Comparisons:
         >>> [(arm.label, str(arm.best_score)) for arm in compare(records)[0].arms]
         [('none', '2.50 ± 0.71'), ('dropout', '1.00')]
     """
-    ended, notes = _ended(runs)
-    if not ended:
+    found, notes = ended(runs)
+    if not found:
         raise UserError(" ".join(["no finished run to compare;", *notes]).rstrip("; "))
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for run in ended:
+    for run in found:
         groups.setdefault((run.data, run.monitor, run.monitor_mode), []).append(run)
     return Comparisons(_compare(groups[key], notes) for key in sorted(groups))
-
-
-def _ended(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
-    notes = []
-    judged = [run for run in runs if run.stage != "tune"]
-    if any(run.status == "finished" for run in judged) and len(judged) < len(runs):
-        notes.append(f"Left out: {len(runs) - len(judged)} trials of tuning.")
-        runs = judged
-    others = Counter(run.status for run in runs if run.status != "finished")
-    if others:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
-        notes.append(f"Left out, for they have not finished: {counts}.")
-    ended = [run for run in runs if run.status == "finished" and run.best_score is not None]
-    return ended, notes
 
 
 def _compare(runs: list[RunRecord], notes: Sequence[str]) -> Comparison:
     first = runs[0]
     unchecked = _check_same_images(runs)
     test_metric = _test_metric(runs)
-    kept, doubles = _without_doubles(runs)
-    arms = _arms(kept, has_paper=test_metric.name == TEST_ERROR)
+    kept, doubles = without_doubles(runs)
+    arms, untested = _tested_runs_alone(_arms(kept, has_paper=test_metric.name == TEST_ERROR))
     tested_on: Literal["test", "validation"] = (
         "test" if all(arm.test_values for arm in arms) else "validation"
     )
-    said = [*notes, *unchecked, *doubles]
-    if len(kept) == 1:
+    said = [*notes, *unchecked, *doubles, *untested, *mixture_notes(arms)]
+    if sum(len(arm.runs) for arm in arms) == 1:
         said.append("One run alone: there is nothing to compare it with.")
     elif any(len(arm.runs) == 1 for arm in arms):
         said.append("Arms with n = 1 are not tested: one run says nothing of chance.")
@@ -121,6 +107,22 @@ def _compare(runs: list[RunRecord], notes: Sequence[str]) -> Comparison:
     )
 
 
+def _tested_runs_alone(arms: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
+    """The arms without runs that have no test result where others of the arm have one.
+
+    So all figures of an arm are of the same n runs.
+    """
+    found, notes = [], []
+    for arm in arms:
+        tested = tuple(run for run in arm.runs if run_result(run) is not None)
+        if 0 < len(tested) < len(arm.runs):
+            missing = names_of(run for run in arm.runs if run_result(run) is None)
+            notes.append(f"Left out of {arm.label}, for they have no test result: {missing}.")
+            arm = replace(arm, runs=tested)
+        found.append(arm)
+    return found, notes
+
+
 def _check_same_images(runs: Sequence[RunRecord]) -> list[str]:
     """Refuse runs on other images; what cannot be checked, for it was not recorded, is noted."""
     notes = []
@@ -135,15 +137,10 @@ def _check_same_images(runs: Sequence[RunRecord]) -> list[str]:
         unknown = [run.run_id for run in runs if not getattr(run, what)]
         if known and unknown:
             notes.append(
-                f"The {names} of {_some(unknown)} are not recorded, so it is not checked that they "
-                f"are those of {_some([run.run_id for run in known])}."
+                f"The {names} of {some(unknown)} are not recorded, so it is not checked that they "
+                f"are those of {names_of(known)}."
             )
     return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMES])
-    return shown if len(names) <= MAX_NAMES else f"{shown} and {len(names) - MAX_NAMES} more"
 
 
 def _test_metric(runs: Sequence[RunRecord]) -> Metric:
@@ -158,42 +155,52 @@ def _test_metric(runs: Sequence[RunRecord]) -> Metric:
     return Metric(tested[0].test_metric)
 
 
-def _without_doubles(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
-    """One run of each setting and seed: the same run twice is no evidence."""
-    kept: dict[tuple[str, str, int], RunRecord] = {}
-    doubles = []
-    for run in sorted(runs, key=lambda run: (run.started, run.run_id)):
-        key = (run.arm_name, _frozen(run.hyperparameters), run.seed)
-        if key in kept:
-            doubles.append(
-                f"Left out: {kept[key].run_id}, of the same setting and seed as {run.run_id}."
-            )
-        kept[key] = run
-    return list(kept.values()), doubles
-
-
-def _frozen(hyperparameters: dict[str, object]) -> str:
-    return json.dumps(hyperparameters, sort_keys=True)
-
-
 def _arms(runs: Sequence[RunRecord], has_paper: bool) -> list[Arm]:
     by_name: dict[str, dict[str, list[RunRecord]]] = {}
     for run in runs:
-        settings = by_name.setdefault(run.arm_name, {})
-        settings.setdefault(_frozen(run.hyperparameters), []).append(run)
-    arms = []
+        by_name.setdefault(run.arm_name, {}).setdefault(setting_key(run), []).append(run)
+    arms: dict[str, Arm] = {}
     for name in sorted(by_name, key=_place):
-        settings = by_name[name]
-        varied = _varied([same[0].hyperparameters for same in settings.values()])
-        for same in settings.values():
-            apart = "".join(
-                f", {key.rpartition('.')[2]}={setting_text(same[0].hyperparameters.get(key))}"
-                for key in varied
-            )
+        settings = list(by_name[name].values())
+        for label, same in zip(
+            _labels(name, [same[0] for same in settings]), settings, strict=True
+        ):
             paper = paper_error(same[0].data, name) if has_paper else None
             ordered = sorted(same, key=lambda run: run.seed)
-            arms.append(Arm(f"{name}{apart}", tuple(ordered), paper))
-    return arms
+            # Another arm may have the very name that this one's settings make.
+            label = next(each for each in _numbered(label) if each not in arms)
+            arms[label] = Arm(label, tuple(ordered), paper)
+    return list(arms.values())
+
+
+def _labels(name: str, runs: Sequence[RunRecord]) -> list[str]:
+    """A label for each setting of an arm: its name, and as much as it takes to tell them apart."""
+    varied = _varied([run.hyperparameters for run in runs])
+
+    def told(text: Callable[[object], str]) -> list[str]:
+        return [
+            "".join(
+                f", {key.rpartition('.')[2]}={text(run.hyperparameters.get(key))}" for key in varied
+            )
+            for run in runs
+        ]
+
+    labels = told(setting_text)
+    if len(set(labels)) < len(set(told(repr))):
+        labels = told(str)
+    epochs = [f", epochs={run.epochs}" for run in runs]
+    evaluations = [f", evaluation weights={Arm('', (run,), None).evaluation}" for run in runs]
+    for more in (epochs, evaluations):
+        extended = [label + addition for label, addition in zip(labels, more, strict=True)]
+        if len(set(extended)) > len(set(labels)):
+            labels = extended
+    return [f"{name}{label}" for label in labels]
+
+
+def _numbered(label: str) -> Iterator[str]:
+    yield label
+    for number in itertools.count(2):
+        yield f"{label} ({number})"
 
 
 def _place(arm: str) -> tuple[int, str]:

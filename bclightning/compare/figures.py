@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -21,7 +23,9 @@ from PIL import Image
 from bclightning.compare.arms import Comparison
 from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
+from bclightning.formatting import printable
 from bclightning.runs.folder import RunFolder
+from bclightning.runs.json_types import WrongTypeError, checker
 from bclightning.runs.metrics_csv import EPOCH, MetricsTable
 from bclightning.storage import replacing
 from bclightning.vocabulary import TRAIN_LOSS
@@ -39,6 +43,14 @@ TRAINING_COSTS = (TRAIN_LOSS, "train_loss")
 
 # Markers on a curve, at most about as many.
 MARKS = 8
+
+# Characters of a label, and pixels of a side of a run's image, at most.
+MAX_LABEL = 80
+MAX_IMAGE_SIDE = 10_000
+
+# No run has more epochs, and no curve that can be read a greater value.
+MAX_EPOCH = 10**9
+MAX_DRAWN = 1e100
 
 Folders = dict[str, RunFolder]
 """Folders of runs by their id."""
@@ -111,14 +123,14 @@ def curves(comparison: Comparison, folders: Folders) -> Figure:
             marker=style.marker,
             markevery=max(1, len(epochs) // MARKS),
             ms=4,
-            label=f"{arm.label} (n = {len(arm.runs)})",
+            label=figure_label(f"{arm.label} (n = {len(arm.runs)})"),
         )
         if len(tables) > 1:
             low, high = [min(v) for v in values], [max(v) for v in values]
             axes.fill_between(epochs, low, high, color=style.colour, alpha=0.15, linewidth=0)
     # The first epochs are far off and would flatten the rest.
     scale_values(axes, comparison.monitor, every)
-    axes.set(xlabel="epoch", ylabel=f"{comparison.monitor.axis_label} (solid)")
+    axes.set(xlabel="epoch", ylabel=figure_label(f"{comparison.monitor.axis_label} (solid)"))
     if costs:
         _draw_costs(axes.twinx(), costs, styles)
     else:
@@ -136,7 +148,8 @@ def _draw_costs(
         axes.plot([epoch + 1 for epoch in series], means, ":", color=styles[label].colour)
         later += means[1:]
     axes.set(ylabel="training cost (dotted)")
-    if later:
+    # A loss may be negative, as a log-likelihood's, and then has no top to cut at.
+    if later and max(later) > 0:
         top = min(axes.get_ylim()[1], 3 * max(later))
         axes.set_ylim(-0.05 * top, top)
 
@@ -160,18 +173,41 @@ def histograms(comparison: Comparison, folders: Folders) -> Figure:
     edges: list[float] = []
     for axes, arm in zip(places, arms, strict=True):
         run = arm.runs[0]
-        content = json.loads(folders[run.run_id].first_layer.read_text(encoding="utf-8"))
-        edges += content["edges"]
+        histogram = _read_histogram(folders[run.run_id].first_layer)
+        edges += histogram["edges"]
         # Bins are of a width of their own in each panel, so that shares could not be compared.
-        density = np.array(content["counts"]) / content["weights"] / np.diff(content["edges"])
-        axes.stairs(density, content["edges"], fill=True, color=styles[arm.label].colour)
-        axes.set_title(f"{arm.label}, seed {run.seed}", fontsize=9)
-        axes.set_xlabel(f"{_percent(content['at_bounds'])} at ±1 or beyond", fontsize=8)
+        density = np.array(histogram["counts"]) / histogram["weights"] / np.diff(histogram["edges"])
+        axes.stairs(density, histogram["edges"], fill=True, color=styles[arm.label].colour)
+        axes.set_title(figure_label(f"{arm.label}, seed {run.seed}"), fontsize=9)
+        axes.set_xlabel(f"{_percent(histogram['at_bounds'])} at ±1 or beyond", fontsize=8)
         axes.tick_params(labelsize=7)
     for axes in places:
         axes.set_xlim(min(edges), max(edges))
     figure.supylabel("density of the weights", fontsize=9)
     return figure
+
+
+class _Histogram(TypedDict):
+    edges: list[float]
+    counts: list[int]
+    weights: int
+    at_bounds: float
+
+
+_check_histogram = checker(_Histogram)
+
+
+def _read_histogram(path: Path) -> _Histogram:
+    try:
+        content: _Histogram = json.loads(path.read_text(encoding="utf-8"))
+        _check_histogram(content, "it")
+        edges, counts = content["edges"], content["counts"]
+        rising = all(low < high for low, high in itertools.pairwise(edges))
+        if len(edges) != len(counts) + 1 or not counts or not rising or content["weights"] < 1:
+            raise WrongTypeError("its bins are none")
+    except (OSError, ValueError, RecursionError, WrongTypeError) as error:
+        raise UserError(f"{path} is not a histogram of weights") from error
+    return content
 
 
 def _percent(share: float) -> str:
@@ -184,11 +220,33 @@ def features(comparison: Comparison, folders: Folders) -> Figure:
     figure, places = panels(len(arms), 3.2, 3.4)
     for axes, arm in zip(places, arms, strict=True):
         run = arm.runs[0]
-        with Image.open(folders[run.run_id].features) as image:
-            axes.imshow(np.asarray(image), interpolation="nearest")
-        axes.set_title(f"{arm.label}, seed {run.seed}", fontsize=9)
+        axes.imshow(_read_image(folders[run.run_id].features), interpolation="nearest")
+        axes.set_title(figure_label(f"{arm.label}, seed {run.seed}"), fontsize=9)
         axes.axis("off")
     return figure
+
+
+def _read_image(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if max(image.size) > MAX_IMAGE_SIDE:
+                raise ValueError
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not an image of features") from error
+
+
+def figure_label(text: str) -> str:
+    r"""Text from elsewhere as a label: in one line, short, and not hidden by its first character.
+
+    Example:
+        >>> figure_label("_mine\x1b"), len(figure_label("long" * 100))
+        (' _mine\\x1b', 83)
+    """
+    text = printable(text)
+    text = text if len(text) <= MAX_LABEL else f"{text[:MAX_LABEL]}..."
+    # Matplotlib leaves names with an underscore out of legends.
+    return f" {text}" if text.startswith("_") else text
 
 
 @dataclass(frozen=True)
@@ -247,7 +305,9 @@ def figure_digest(figure: PageFigure, comparison: Comparison, folders: Folders) 
     """A checksum of all that a figure is drawn from: which runs, in which arms, and their data."""
     total = hashlib.sha256(metric_salt(comparison.monitor))
     for arm in comparison.arms:
-        total.update(f"{arm.label}: {[run.run_id for run in arm.runs]}\n".encode())
+        total.update(
+            f"{arm.label}: {[run.run_id for run in arm.runs]}\n".encode(errors="backslashreplace")
+        )
     for path in source_files(figure, comparison, folders):
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
@@ -259,7 +319,7 @@ def metric_salt(monitor: Metric) -> bytes:
     Checksums of figures that were drawn when no other metric could be monitored stay what they
     were.
     """
-    return b"" if monitor.is_error else f"{monitor.heading}\n".encode()
+    return b"" if monitor.is_error else f"{monitor.heading}\n".encode(errors="backslashreplace")
 
 
 def draw_figure(figure: PageFigure, folder: Path, comparison: Comparison, folders: Folders) -> None:
@@ -270,7 +330,8 @@ def draw_figure(figure: PageFigure, folder: Path, comparison: Comparison, folder
 
 def save(path: Path, make: Callable[[], Figure], source: str) -> None:
     """Draw a figure into a file that says which data it was drawn from."""
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False}):
+    # Labels are names from elsewhere, and a dollar in one begins no formula.
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "text.parse_math": False}):
         figure = make()
         content = io.BytesIO()
         metadata = {SOURCE: source, "Software": None}
@@ -289,7 +350,7 @@ def drawn_from(path: Path) -> str:
         with Image.open(path) as image:
             image.load()
             return str(image.info.get(SOURCE, ""))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is missing or not a whole image") from error
 
 
@@ -326,7 +387,8 @@ def label_logarithmic(axis: Axis) -> None:
 
 def legend(figure: Figure, entries: int) -> None:
     """Put the legend below the axes, where it hides no data."""
-    figure.legend(loc="outside lower center", ncols=min(entries, 4), frameon=False, fontsize=9)
+    if any(axes.get_legend_handles_labels()[0] for axes in figure.axes):
+        figure.legend(loc="outside lower center", ncols=min(entries, 4), frameon=False, fontsize=9)
 
 
 def scale_values(axes: Axes, metric: Metric, values: Sequence[float]) -> None:
@@ -335,9 +397,11 @@ def scale_values(axes: Axes, metric: Metric, values: Sequence[float]) -> None:
     Args:
         axes: Axes that the values were drawn on.
         metric: The metric.
-        values: The values; with one of 0 or less there is no logarithm.
+        values: The values; with one of 0 or less there is no logarithm, but of errors in percent
+            those above 0 are shown.
     """
-    if metric.is_error or (metric.mode == "min" and values and min(values) > 0):
+    positive = bool(values) and (max(values) if metric.is_error else min(values)) > 0
+    if positive and (metric.is_error or metric.mode == "min"):
         axes.set_yscale("log")
         label_logarithmic(axes.yaxis)
 
@@ -347,9 +411,13 @@ def _metrics(folder: RunFolder) -> list[dict[str, float]]:
         rows = MetricsTable(folder.metrics).rows
     except (TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{folder.metrics} is not a table of metrics") from error
-    if not all(EPOCH in row for row in rows):
+    if not all(_is_epoch(row.get(EPOCH)) for row in rows):
         raise UserError(f"{folder.metrics} is not a table of metrics: it has rows without an epoch")
     return rows
+
+
+def _is_epoch(value: float | None) -> bool:
+    return value is not None and 0 <= value < MAX_EPOCH and value == int(value)
 
 
 def _training_cost(tables: list[list[dict[str, float]]]) -> dict[int, list[float]]:
@@ -360,6 +428,7 @@ def _by_epoch(tables: list[list[dict[str, float]]], key: str) -> dict[int, list[
     series: dict[int, list[float]] = {}
     for table in tables:
         for row in table:
-            if key in row:
+            # A loss that is NaN or infinite, as of an epoch that diverged, has no place on an axis.
+            if abs(row.get(key, math.nan)) < MAX_DRAWN:
                 series.setdefault(int(row[EPOCH]), []).append(row[key])
     return dict(sorted(series.items()))

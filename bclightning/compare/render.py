@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from bclightning.compare.arms import Arm, Comparison
 from bclightning.compare.statistics import Sample
-from bclightning.formatting import duration, megabytes
+from bclightning.formatting import duration, markdown_text, megabytes, printable
 from bclightning.vocabulary import BATCH_NORM_STATISTICS, PAPER_METHODS
 
 PAPER_IN_WORDS = (
@@ -63,6 +64,7 @@ def arm_cells(comparison: Comparison) -> list[tuple[str, ...]]:
 def _arm_row(comparison: Comparison, arm: Arm) -> tuple[str, ...]:
     monitor, test = comparison.monitor, comparison.test_metric
     first = arm.runs[0]
+    one_bit, best_epoch = arm.one_bit, arm.best_epoch
     return (
         arm.label,
         str(len(arm.runs)),
@@ -71,12 +73,17 @@ def _arm_row(comparison: Comparison, arm: Arm) -> tuple[str, ...]:
         # Where nothing was tested, the interval is of the monitored metric and says so.
         test.interval(arm.test) if arm.test else f"{monitor.interval(arm.best_score)} (validation)",
         arm.evaluation,
-        test.show(arm.one_bit),
-        f"{arm.best_epoch.mean:.0f} of {first.epochs}",
+        _with_n(test.show(one_bit), one_bit, len(arm.runs)),
+        f"{best_epoch.mean:.0f} of {first.epochs}" if best_epoch else "-",
         duration(arm.seconds),
         megabytes(first.packed_bytes) if first.binary_weights else "-",
         "-" if arm.paper is None else str(arm.paper),
     )
+
+
+def _with_n(text: str, sample: Sample | None, usual: int) -> str:
+    """A cell that says the number of its runs where that is not the row's."""
+    return text if sample is None or sample.n == usual else f"{text} (n = {sample.n})"
 
 
 def evaluation_markdown(comparison: Comparison) -> str:
@@ -182,23 +189,25 @@ def terminal_parts(comparison: Comparison, width: int) -> list[Table | Text | st
     if comparison.pairs:
         parts.append(_table("pairs", pair_headings(comparison), pair_cells(comparison)))
         parts.append(Text(pairs_in_words(comparison), style="dim"))
-    return [*parts, *comparison.notes]
+    return [*parts, *map(printable, comparison.notes)]
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    # Texts, in which brackets are no markup.
+    table = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD)
     # A label of several settings has a line for each, or it would leave no room for figures.
-    rows = [[cell.replace(", ", ",\n") for cell in row] for row in rows]
-    for heading, *column in zip(headings, *rows, strict=True):
+    lines = [[printable(cell).replace(", ", ",\n") for cell in row] for row in rows]
+    for heading, *column in zip(map(printable, headings), *lines, strict=True):
         words = [word for cell in (heading, *column) for word in cell.split()]
-        table.add_column(heading, min_width=max(map(len, words)), no_wrap=heading in _LABELS)
-    for row in rows:
-        table.add_row(*row)
+        least = max(map(cell_len, words), default=0)
+        table.add_column(Text(heading), min_width=least, no_wrap=heading in _LABELS)
+    for line in lines:
+        table.add_row(*map(Text, line))
     return table
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown.
+    """A table in Markdown, of cells in plain text.
 
     Example:
         >>> print(markdown_table(["a", "b"], [["1", "2"]]))
@@ -206,10 +215,16 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
         |---|---|
         | 1 | 2 |
     """
-    lines = [headings, ["---"] * len(headings), *rows]
-    texts = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    texts[1] = texts[1].replace(" ", "")
-    return "\n".join(texts)
+    return joined_markdown(
+        [markdown_text(heading) for heading in headings],
+        [[markdown_text(cell) for cell in row] for row in rows],
+    )
+
+
+def joined_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, of cells that are Markdown already."""
+    texts = [f"| {' | '.join(line)} |" for line in (headings, *rows)]
+    return "\n".join([texts[0], "|---" * len(headings) + "|", *texts[1:]])
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -220,7 +235,7 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         arm         n
         stochastic  3
     """
-    lines = [headings, *rows]
+    lines = [[printable(cell) for cell in line] for line in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -230,29 +245,30 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(comparisons: Sequence[Comparison]) -> str:
     """Each comparison as Markdown."""
-    return _written(comparisons, "**{}**", markdown_table)
+    return _written(comparisons, "**{}**", markdown_table, markdown_text)
 
 
 def plain_text(comparisons: Sequence[Comparison]) -> str:
     """Each comparison as plain text."""
-    return _written(comparisons, "{}", text_table)
+    return _written(comparisons, "{}", text_table, printable)
 
 
 def _written(
     comparisons: Sequence[Comparison],
     title: str,
     table: Callable[[Sequence[str], Sequence[Sequence[str]]], str],
+    text: Callable[[str], str],
 ) -> str:
     parts = []
     for comparison in comparisons:
-        parts.append(title.format(comparison.title))
+        parts.append(title.format(text(comparison.title)))
         parts.append(table(arm_headings(comparison), arm_cells(comparison)))
         if comparison.beside_paper:
             parts += [table(PAPER_HEADINGS, paper_cells(comparison)), PAPER_IN_WORDS]
         if comparison.pairs:
             parts.append(table(pair_headings(comparison), pair_cells(comparison)))
             parts.append(pairs_in_words(comparison))
-        parts.extend(comparison.notes)
+        parts.extend(map(text, comparison.notes))
     return "\n\n".join(parts)
 
 
@@ -324,6 +340,10 @@ def _flat(arm: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _cell(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
+
+
 def as_json(comparisons: Sequence[Comparison]) -> str:
     """`plain` as JSON."""
     return json.dumps(plain(comparisons), indent=2)
@@ -335,5 +355,5 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue().rstrip("\n")

@@ -1,7 +1,7 @@
 """Means, intervals and tests for a handful of seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtr, stdtrit
@@ -66,9 +66,9 @@ def summarize(values: Sequence[float]) -> Sample:
     n = len(values)
     if n == 0:
         raise ValueError("nothing to summarize")
-    mean = math.fsum(values) / n
     if n == 1:
-        return Sample(1, mean)
+        return Sample(1, float(values[0]))
+    mean = _mean(values)
     std = math.sqrt(_variance(values, mean))
     half = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
     return Sample(n, mean, std, mean - half, mean + half)
@@ -98,7 +98,8 @@ def welch(first: Sample, second: Sample) -> WelchTest | None:
     needs no more than the mean, the standard deviation and the number of runs.
 
     Returns:
-        The test, or ``None`` where a side has fewer than two runs or neither spreads at all.
+        The test, or ``None`` where a side has fewer than two runs, neither spreads at all, or the
+        spread is beyond what a float holds.
 
     Example:
         >>> test = welch(summarize([1.0, 1.1, 1.2]), summarize([1.5, 1.7, 1.6]))
@@ -107,9 +108,9 @@ def welch(first: Sample, second: Sample) -> WelchTest | None:
     """
     if first.std is None or second.std is None:
         return None
-    squares = [first.std**2 / first.n, second.std**2 / second.n]
-    total = math.fsum(squares)
-    if total == 0.0:
+    squares = [side.std * side.std / side.n for side in (first, second) if side.std is not None]
+    total = _total(squares)
+    if total == 0.0 or not math.isfinite(total):
         return None
     difference = first.mean - second.mean
     t = difference / math.sqrt(total)
@@ -138,8 +139,22 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def _mean(values: Sequence[float]) -> float:
+    total = _total(values)
+    # Of the largest floats the sum is infinite, and the mean is not.
+    return total / len(values) if math.isfinite(total) else _total(v / len(values) for v in values)
+
+
+def _total(values: Iterable[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
 def _variance(values: Sequence[float], mean: float) -> float:
     if min(values) == max(values):
         # A mean's rounding must not look like spread.
         return 0.0
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    # By a product, which becomes infinite where a power would raise an error.
+    return _total((value - mean) * (value - mean) for value in values) / (len(values) - 1)

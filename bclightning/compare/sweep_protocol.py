@@ -1,6 +1,7 @@
-"""How the runs of a sweep came about, in words."""
+"""How the runs of a sweep came about, in words of Markdown."""
 
 from bclightning.compare.metric import Metric
+from bclightning.formatting import markdown_code, markdown_text
 from bclightning.sweep.definition import Choices, Definition, Range
 
 
@@ -19,15 +20,20 @@ def sweep_protocol(definition: Definition, monitor: Metric) -> list[str]:
         No search: all settings are given.
         2 final runs of each arm, each with a seed of its own; the test set was for them alone.
     """
-    overrides = ", ".join(f"`{key}: {value}`" for key, value in definition.overrides.items())
-    steps = [f"Recipe `{definition.recipe}` {f'with {overrides}' if overrides else 'as it is'}."]
+    overrides = ", ".join(
+        markdown_code(f"{key}: {value}") for key, value in definition.overrides.items()
+    )
+    recipe = markdown_code(definition.recipe)
+    steps = [f"Recipe {recipe} {f'with {overrides}' if overrides else 'as it is'}."]
     if definition.trials:
-        searched = " and ".join(f"`{key}` {_extent(s)}" for key, s in definition.space.items())
+        searched = " and ".join(
+            f"{markdown_code(key)} {_extent(s)}" for key, s in definition.space.items()
+        )
         steps.append(
             f"Search, the same for each arm: {definition.trials} trials of {searched}, drawn by "
             "Optuna's TPE sampler, whose first ten draws are random and here the same for each "
-            f"arm, and trained with seed {definition.seed}. The trial with the {monitor.best} "
-            "gives the arm its setting."
+            f"arm, and trained with seed {definition.seed}. The trial with the "
+            f"{markdown_text(monitor.best)} gives the arm its setting."
         )
     else:
         steps.append("No search: all settings are given.")
@@ -46,4 +52,4 @@ def _extent(searched: Range | Choices) -> str:
             scale = " on a logarithmic scale" if searched.log else ""
             return f"from {searched.low:g} to {searched.high:g}{steps}{scale}"
         case Choices():
-            return f"among {', '.join(str(choice) for choice in searched.choices)}"
+            return f"among {markdown_text(', '.join(map(str, searched.choices)))}"

@@ -15,6 +15,7 @@ from bclightning.compare.arms import Comparison
 from bclightning.compare.figures import (
     ArmStyle,
     arm_styles,
+    figure_label,
     label_logarithmic,
     legend,
     metric_salt,
@@ -23,6 +24,7 @@ from bclightning.compare.figures import (
 )
 from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
+from bclightning.formatting import markdown_text, printable
 from bclightning.runs.record import RunRecord
 from bclightning.storage import write_text
 from bclightning.sweep.definition import Definition, Range
@@ -66,21 +68,26 @@ def write_trials(folder: Path, runs: Sequence[RunRecord], definition: Definition
 
     Without trials among `runs`, as when a page is made of itself, a table that is there stays.
     """
-    trials = [run for run in runs if run.stage == "tune" and run.arm_name in definition.arms]
+    trials = [
+        (run, run.trial)
+        for run in runs
+        if run.stage == "tune" and run.trial is not None and run.arm_name in definition.arms
+    ]
     if not trials:
         return
     order = {arm: place for place, arm in enumerate(definition.arms)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, *definition.space, _REASON])
-    for run in sorted(trials, key=lambda run: (order[run.arm_name], run.trial)):
+    for run, number in sorted(trials, key=lambda each: (order[each[0].arm_name], each[1])):
         # A recipe names an option without the level that configurations have below a class.
         options = {
             key.replace(".init_args", ""): value for key, value in run.hyperparameters.items()
         }
         searched = [options.get(key.replace(".init_args", "")) for key in definition.space]
         ended = (run.status, run.best_score)
-        writer.writerow([run.arm_name, run.trial, *ended, *searched, run.reason])
+        row = [run.arm_name, number, *ended, *searched, run.reason]
+        writer.writerow([printable(cell) if isinstance(cell, str) else cell for cell in row])
     write_text(folder / TRIALS, text.getvalue())
 
 
@@ -127,8 +134,8 @@ def trials_section(folder: Path, monitor: Metric) -> list[str]:
     if not trials:
         return []
     counts = Counter(trial.status for trial in trials)
-    ends = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    metric = "Validation error" if monitor.is_error else f"Best {monitor.name}"
+    ends = ", ".join(f"{count} {markdown_text(status)}" for status, count in sorted(counts.items()))
+    metric = "Validation error" if monitor.is_error else f"Best {markdown_text(monitor.name)}"
     caption = f"{metric} of the search's trials, a line for each arm"
     if set(counts) - {"finished"}:
         caption += "; crosses are trials that did not finish"
@@ -173,7 +180,7 @@ def draw_trials(folder: Path, definition: Definition, comparison: Comparison) ->
             logarithmic = axes.get_yscale() == "log"
             room = top * (top / bottom) ** _ROOM if logarithmic else top + _ROOM * (top - bottom)
             axes.set_ylim(bottom, room)
-        axes.set(xlabel=option, ylabel=monitor.axis_label)
+        axes.set(xlabel=figure_label(option), ylabel=figure_label(monitor.axis_label))
         axes.spines.right.set_visible(False)
     # Each panel has the same arms, and the legend one of each.
     for axes in places[1:]:
@@ -183,22 +190,28 @@ def draw_trials(folder: Path, definition: Definition, comparison: Comparison) ->
     return figure
 
 
-def _value(trial: Trial, option: str, numbers: bool) -> float | str:
-    text = trial.searched[option]
-    return float(text) if numbers else text
+def _value(trial: Trial, option: str, numbers: bool) -> float | str | None:
+    """Value of an option that was searched, ``None`` where the table tells none."""
+    text = trial.searched.get(option)
+    if not numbers or not text:
+        return text or None
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _draw_arm(
     axes: Axes, trials: Sequence[Trial], option: str, numbers: bool, style: ArmStyle, label: str
 ) -> None:
-    points = sorted(
-        (
-            (_value(trial, option, numbers), trial.best_score)
-            for trial in trials
-            if trial.status == "finished" and trial.best_score is not None
-        ),
-        key=lambda point: point[0] if isinstance(point[0], float) else 0.0,
-    )
+    points = [
+        (value, trial.best_score)
+        for trial in trials
+        if trial.status == "finished"
+        and trial.best_score is not None
+        and (value := _value(trial, option, numbers)) is not None
+    ]
+    points.sort(key=lambda point: point[0] if isinstance(point[0], float) else 0.0)
     axes.plot(
         [x for x, _ in points],
         [y for _, y in points],
@@ -207,14 +220,15 @@ def _draw_arm(
         marker=style.marker,
         ms=4,
         color=style.colour,
-        label=label,
+        label=figure_label(label),
     )
 
 
 def _draw_unfinished(
     axes: Axes, trials: Sequence[Trial], option: str, numbers: bool, style: ArmStyle, height: float
 ) -> None:
-    values = [_value(trial, option, numbers) for trial in trials if trial.status != "finished"]
+    tried = [_value(trial, option, numbers) for trial in trials if trial.status != "finished"]
+    values = [value for value in tried if value is not None]
     heights = [height] * len(values)
     transform = axes.get_xaxis_transform()
     axes.plot(values, heights, "x", color=style.colour, ms=4, transform=transform)

@@ -90,7 +90,7 @@ def records_from_wandb(path: str) -> list[RunRecord]:
     with wandb_errors_as_user_errors(path):
         runs = wandb.Api(timeout=TIMEOUT).runs(path, per_page=200, lazy=False)
         found = [(run, _renamed(run.config)) for run in runs]
-        records = [_record(run, config) for run, config in found if config.keys() >= _KEYS]
+        records = [_checked(run, config) for run, config in found if config.keys() >= _KEYS]
     if not records:
         raise UserError(f"W&B's project {path} holds no run of this toolkit")
     return records
@@ -99,6 +99,21 @@ def records_from_wandb(path: str) -> list[RunRecord]:
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run under today's keys."""
     return {_RENAMED.get(key, key): value for key, value in config.items()}
+
+
+def _checked(run: Any, config: dict[str, Any]) -> RunRecord:
+    where = f"W&B's run {run.name}"
+    for key in ("trainer", "purpose"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise UserError(f"{where} is not a complete run record: {key} must be an object")
+    record = _record(run, config)
+    record.check(where)
+    return record
+
+
+def _number(value: Any) -> Any:
+    """A metric as W&B gives it back, which spells out what is no number in JSON."""
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
 
 
 def _record(run: Any, config: dict[str, Any]) -> RunRecord:
@@ -122,7 +137,7 @@ def _record(run: Any, config: dict[str, Any]) -> RunRecord:
         monitor=monitor,
         monitor_mode=config.get("monitor_mode") or "min",
         best_epoch=summary.get("best_epoch"),
-        best_score=summary.get("best_score", summary.get(f"best/{monitor}")),
+        best_score=_number(summary.get("best_score", summary.get(f"best/{monitor}"))),
         test_metric=test_metric,
         test=_test_results(summary, test_metric),
         evaluation=config["evaluation"],
@@ -143,7 +158,7 @@ def _test_results(summary: dict[str, Any], test_metric: str) -> list[dict[str, A
         for batch_norm in BATCH_NORM_STATISTICS
     }
     return [
-        {"weights": weights, "batch_norm": batch_norm, "value": summary[key]}
+        {"weights": weights, "batch_norm": batch_norm, "value": _number(summary[key])}
         for key, (weights, batch_norm) in keys.items()
         if key in summary
     ]

@@ -14,6 +14,7 @@ from bclightning.data.files import DataFile, obtain
 from bclightning.errors import UserError
 from bclightning.preprocessing import Preprocessing
 from bclightning.seeds import SEEDING, RunSeeds
+from bclightning.storage import expanded
 
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor], Tensor]
@@ -96,6 +97,20 @@ class EpochSampler(Sampler[int]):
         return self.count
 
 
+def data_folder(root: str | None) -> Path:
+    """The folder of the data sets.
+
+    Args:
+        root: The folder; `None` for the environment variable ``BCL_DATA``, or for ``data`` where
+            that is not set. ``~`` is the user's own folder.
+
+    Example:
+        >>> data_folder("sets")
+        PosixPath('sets')
+    """
+    return expanded(root if root is not None else os.environ.get("BCL_DATA") or "data")
+
+
 def identity_collate(batch: Any) -> Any:
     """Collate function for a data set that returns whole batches: return the batch unchanged."""
     return batch
@@ -153,7 +168,7 @@ class ImageDataModule(LightningDataModule):
         for key, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"{key} must be at least 1, and is {size}")
-        self.root = Path(root if root is not None else os.environ.get("BCL_DATA", "data"))
+        self.root = data_folder(root)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
@@ -307,7 +322,7 @@ class CachedImageDataModule(ImageDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, seed)
-        self.cache_dir = Path(cache_dir) if cache_dir else self.root / "bclightning-cache"
+        self.cache_dir = expanded(cache_dir) if cache_dir else self.root / "bclightning-cache"
 
 
 class CentredImageDataModule(ImageDataModule):

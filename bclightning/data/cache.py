@@ -1,11 +1,15 @@
 """Preprocessed arrays on disk, keyed by everything that they depend on."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import filelock
 import numpy as np
@@ -14,9 +18,22 @@ import torch
 from torch import Tensor
 
 from bclightning.errors import UserError
-from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, full_disk
+from bclightning.storage import TEMPORARY_SUFFIX, flush_file, flush_folder, full_disk
 
 Fill = Callable[[npt.NDArray[Any]], None]
+
+logger = logging.getLogger(__name__)
+
+# A cache ends with this and the CRC-32 of all that comes before: NumPy reads what it needs, and the
+# content and its checksum are replaced as one. Against accidents, not against an enemy, who could
+# replace the checksum too; a cryptographic one takes two to five times as long.
+_TRAILER = struct.Struct("<8sI")
+_MAGIC = b"BCLCRC32"
+
+_CHUNK_BYTES = 1 << 20
+
+# Caches verified in this process, by path, size, time of change and inode: read through once.
+_verified: set[tuple[str, int, int, int]] = set()
 
 
 def cached_array(
@@ -30,8 +47,9 @@ def cached_array(
     """A memory-mapped array that is computed once and then read from the cache.
 
     The file's name contains a hash of `depends_on`, shape and dtype, so a change of one of them
-    makes another file. A file that is damaged, or not an array of this shape and dtype, is
-    computed again. Several processes that need the same array compute it once.
+    makes another file. The content is verified by a checksum, once in each process. A file that is
+    damaged, or not an array of this shape and dtype, is computed again, with a warning. Several
+    processes that need the same array compute it once.
 
     Args:
         folder: The cache folder, created if it does not exist.
@@ -62,6 +80,12 @@ def cached_array(
         if not _is_whole(path, shape, dtype):
             with filelock.FileLock(folder / f".{path.name}.lock"):
                 if not _is_whole(path, shape, dtype):
+                    if path.exists():
+                        logger.warning(
+                            "the cache %s is damaged, or an older version's without a checksum, "
+                            "and is made again",
+                            path,
+                        )
                     _make(path, shape, dtype, fill)
     except OSError as error:
         raise full_disk(error, path) or UserError(
@@ -73,11 +97,39 @@ def cached_array(
 
 
 def _is_whole(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
+    # The checksum first: what is damaged is not parsed.
     try:
+        if not _has_its_checksum(path):
+            return False
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
     return array.shape == shape and array.dtype == np.dtype(dtype)
+
+
+def _has_its_checksum(path: Path) -> bool:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        key = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
+        if key in _verified:
+            return True
+        length = status.st_size - _TRAILER.size
+        if length < 0 or file.seek(length) != length or file.read(len(_MAGIC)) != _MAGIC:
+            return False
+        file.seek(0)
+        whole = _TRAILER.pack(_MAGIC, _checksum(file, length)) == file.read()
+    if whole:
+        _verified.add(key)
+    return whole
+
+
+def _checksum(file: IO[bytes], length: int) -> int:
+    """CRC-32 of the next `length` bytes of a file."""
+    checksum = 0
+    while length > 0 and (chunk := file.read(min(_CHUNK_BYTES, length))):
+        checksum = zlib.crc32(chunk, checksum)
+        length -= len(chunk)
+    return checksum
 
 
 def _make(path: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> None:
@@ -86,17 +138,35 @@ def _make(path: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> None:
     temporary.unlink(missing_ok=True)
     try:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        # All of the space is allocated now, which on a full disk is an error; a mapped page that
-        # cannot be written later is a signal that ends the process.
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            with temporary.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        _allocate(temporary)
         fill(array)
         array.flush()
         del array
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with temporary.open("r+b") as file:
+            checksum = _checksum(file, temporary.stat().st_size)
+            file.write(_TRAILER.pack(_MAGIC, checksum))
+            flush_file(file)
         os.replace(temporary, path)
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _allocate(path: Path) -> None:
+    """Allocate all of a file's space now, which on a full disk is an error.
+
+    A mapped page that cannot be written later is a signal that ends the process.
+    """
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+            else:
+                return
+        # macOS, Windows, and file systems that cannot do it: write what is there already.
+        while chunk := file.read(_CHUNK_BYTES):
+            file.seek(-len(chunk), os.SEEK_CUR)
+            file.write(chunk)

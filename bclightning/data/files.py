@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,7 +20,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bclightning.errors import DataError
-from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, full_disk
+from bclightning.storage import (
+    TEMPORARY_SUFFIX,
+    flush_file,
+    flush_folder,
+    full_disk,
+    make_ordinary,
+)
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
@@ -42,12 +48,14 @@ class DataFile:
         md5: Published checksum.
         size: Size in bytes.
         urls: Addresses to download it from, tried in turn.
+        unpacked: The same content uncompressed, which is used where only that is there.
     """
 
     name: str
     md5: str
     size: int
     urls: tuple[str, ...] = ()
+    unpacked: "DataFile | None" = None
 
 
 def verify(file: DataFile, path: Path) -> None:
@@ -85,11 +93,14 @@ def obtain(file: DataFile, root: Path) -> Path:
     """Path of a verified file below `root`, downloaded if it is missing.
 
     Several processes that need the same file make one download. A reader of the folder sees the
-    whole file or none.
+    whole file or none, and a folder that was made for nothing goes again.
 
     Args:
         file: The file.
         root: The data folder.
+
+    Returns:
+        The path of the file, or of its unpacked form where only that is there.
 
     Raises:
         DataError: The file is damaged, or missing and cannot be downloaded; the message says what
@@ -97,9 +108,10 @@ def obtain(file: DataFile, root: Path) -> Path:
     """
     path = root / file.name
     if not path.exists():
+        if file.unpacked is not None and (root / file.unpacked.name).exists():
+            return obtain(file.unpacked, root)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+            with _folder_for(path), filelock.FileLock(_lock_of(path)):
                 # Another process may have downloaded it while this one waited.
                 if not path.exists():
                     _download(file, path)
@@ -110,6 +122,27 @@ def obtain(file: DataFile, root: Path) -> Path:
             ) from error
     verify(file, path)
     return path
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextlib.contextmanager
+def _folder_for(path: Path) -> Iterator[None]:
+    """Make the folder of a file, and remove what was made of it if the block fails."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if made:
+            # Not where another process has put something into it meanwhile.
+            with contextlib.suppress(OSError):
+                _lock_of(path).unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 def _download(file: DataFile, path: Path) -> None:
@@ -124,11 +157,10 @@ def _download(file: DataFile, path: Path) -> None:
         try:
             with os.fdopen(descriptor, "wb") as output:
                 _download_from(url, file, output)
-                output.flush()
-                os.fsync(output.fileno())
+                flush_file(output)
             if _md5(Path(name)) != file.md5:
                 raise _BadAnswerError("does not match the published MD5")
-            os.chmod(name, 0o644)
+            make_ordinary(name)
             os.replace(name, path)
             flush_folder(path.parent)
             return
@@ -150,7 +182,9 @@ def _download_from(url: str, file: DataFile, output: IO[bytes]) -> None:
     threading.Thread(target=_receive, args=(url, chunks), daemon=True).start()
     received = recent = 0
     since = time.monotonic()
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+    with Progress(
+        console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()
+    ) as progress:
         bar = progress.add_task(Path(file.name).name, total=file.size)
         while True:
             try:

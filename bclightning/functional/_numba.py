@@ -20,7 +20,8 @@ def _remember_fork() -> None:
     _forked = True
 
 
-os.register_at_fork(after_in_child=_remember_fork)
+if hasattr(os, "register_at_fork"):  # Windows has no fork.
+    os.register_at_fork(after_in_child=_remember_fork)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -4,6 +4,10 @@
 what would break without each of them.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +67,86 @@ def version(tensor: Tensor) -> int:
         1
     """
     return tensor._version
+
+
+def tracing() -> bool:
+    """Whether `torch.jit.trace` is running, or the older ONNX export, which is built on it.
+
+    Example:
+        >>> tracing()
+        False
+    """
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def recording() -> bool:
+    """Whether something records the operators that run: a trace, a graph, or a dispatch mode.
+
+    A recorder has to see operators, and neither sees what Numba does nor keeps what a function
+    with a gradient of its own means. Torch says in public that it compiles or exports and that
+    `torch.jit.trace` runs, and nothing of its modes (`torch.fx.experimental.proxy_tensor.make_fx`,
+    counters of operations, fake tensors).
+
+    Example:
+        >>> from torch.utils.flop_counter import FlopCounterMode
+        >>> with FlopCounterMode(display=False):
+        ...     recording()
+        True
+        >>> recording()
+        False
+    """
+    # In this order: a compiler cannot compile the other two questions.
+    return torch.compiler.is_compiling() or tracing() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def add_metadata(state: Any, prefix: str, key: str, value: Any) -> None:
+    """Note something of a module in the state that it is being saved to.
+
+    Torch keeps the version of each module there, and hands it back when the state is loaded; a
+    state that is a plain mapping has no place for it.
+
+    Args:
+        state: What ``_save_to_state_dict`` was given.
+        prefix: Prefix of the module's keys.
+        key: Name of the note.
+        value: The note, as plain data.
+
+    Example:
+        >>> state = nn.Linear(1, 1).state_dict(prefix="a.")
+        >>> add_metadata(state, "a.", "note", 7)
+        >>> state._metadata["a"]["note"]
+        7
+    """
+    if hasattr(state, "_metadata"):
+        state._metadata.setdefault(prefix[:-1], {})[key] = value
+
+
+def after_loading(kind: type[nn.Module], then: Callable[[nn.Module, dict[str, Any]], None]) -> None:
+    """Call a function after a module of a class, or of one below it, has loaded its own state.
+
+    Torch has such hooks for each module alone, and a module that knows nothing of this package has
+    none of ours. Nothing is done at any other moment.
+
+    Args:
+        kind: Class of the modules.
+        then: Function of the module and of the metadata that were saved with its state.
+
+    Example:
+        >>> class Own(nn.Linear): ...
+        >>> after_loading(Own, lambda module, metadata: print("version", metadata["version"]))
+        >>> _ = Own(1, 1).load_state_dict(nn.Linear(1, 1).state_dict())
+        version 1
+    """
+    load = kind._load_from_state_dict
+
+    @functools.wraps(load)
+    def loading(
+        self: nn.Module, state: Any, prefix: str, local_metadata: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        load(self, state, prefix, local_metadata, *args, **kwargs)
+        then(self, local_metadata)
+
+    kind._load_from_state_dict = loading  # type: ignore[assignment, method-assign]
 
 
 def is_view(tensor: Tensor) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.fx import Proxy
 
 from bclightning.functional import _torch_private
 
@@ -77,6 +78,10 @@ def straight_through(weight: Tensor, binary: Tensor) -> Tensor:
         >>> weight.grad
         tensor([7.])
     """
+    if isinstance(weight, Proxy) or _torch_private.tracing():
+        # These record operators alone, of which this is the same: the gradient of what is added is
+        # one, and its value zero.
+        return binary + (weight - weight.detach())
     # Two forms, since the one that torch.func needs takes four times as long to call.
     transformed = _torch_private.transforms_active()
     function = _TransformedStraightThrough if transformed else _StraightThrough

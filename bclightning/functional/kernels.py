@@ -191,7 +191,7 @@ def supports(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,
         >>> supports(torch.zeros(2, 2)), supports(torch.zeros(2, 2).T[:1])
         (True, False)
     """
-    return not torch.compiler.is_compiling() and all(
+    return not _torch_private.recording() and all(
         # Subclasses, and the wrappers that tracing uses, have no memory to work on.
         type(tensor) in (Tensor, Parameter)
         and not _torch_private.is_wrapped(tensor)

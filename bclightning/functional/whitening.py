@@ -9,8 +9,16 @@ from torch.nn import functional
 # Number of images to whiten at once, which bounds the memory whatever the size of the data set.
 CHUNK = 5000
 
+SMALLEST_NORM = 1e-8
+"""Norm below which an image is of a single colour, and is not divided by it."""
 
-def global_contrast_normalize(images: Tensor, scale: float = 1.0, floor: float = 1e-8) -> Tensor:
+WINDOW, SIGMA, SMALLEST_DEVIATION = 7, 2.0, 1e-4
+"""Local contrast: width of the window and deviation of the Gaussian, and the smallest divisor."""
+
+
+def global_contrast_normalize(
+    images: Tensor, scale: float = 1.0, floor: float = SMALLEST_NORM
+) -> Tensor:
     """Subtract each image's mean, and divide by its L2 norm over all pixels and channels.
 
     Args:
@@ -34,7 +42,10 @@ def global_contrast_normalize(images: Tensor, scale: float = 1.0, floor: float =
 
 
 def local_contrast_normalize(
-    images: Tensor, kernel_size: int = 7, sigma: float = 2.0, threshold: float = 1e-4
+    images: Tensor,
+    kernel_size: int = WINDOW,
+    sigma: float = SIGMA,
+    threshold: float = SMALLEST_DEVIATION,
 ) -> Tensor:
     """Normalize each pixel by the Gaussian-weighted mean and deviation around it, in each channel.
 
@@ -60,9 +71,7 @@ def local_contrast_normalize(
     """
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-    offsets = torch.arange(kernel_size, dtype=images.dtype, device=images.device)
-    line = torch.exp(-((offsets - kernel_size // 2) ** 2) / (2 * sigma**2))
-    line = line / line.sum()
+    line = gaussian_window(kernel_size, sigma, images.dtype, images.device)
 
     def blur(values: Tensor) -> Tensor:
         # A Gaussian window is separable: two one-dimensional convolutions are the same and cheaper.
@@ -76,6 +85,29 @@ def local_contrast_normalize(
     deviation = blur(centred.square()).clamp_min(0).sqrt()
     divisor = torch.maximum(deviation, deviation.mean((-2, -1), keepdim=True))
     return centred / divisor.clamp_min(threshold)
+
+
+def gaussian_window(
+    kernel_size: int = WINDOW,
+    sigma: float = SIGMA,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """The weights of a Gaussian window in one dimension, which sum to 1, of shape (kernel_size,).
+
+    Args:
+        kernel_size: Width of the window in pixels.
+        sigma: Standard deviation in pixels.
+        dtype: Dtype of the weights.
+        device: Device of the weights; the CPU if `None`.
+
+    Example:
+        >>> gaussian_window(3, 1.0)
+        tensor([0.2741, 0.4519, 0.2741])
+    """
+    offsets = torch.arange(kernel_size, dtype=dtype, device=device)
+    line = torch.exp(-((offsets - kernel_size // 2) ** 2) / (2 * sigma**2))
+    return line / line.sum()
 
 
 class ZCA:

@@ -18,10 +18,30 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bclightning.errors import UserError
+from bclightning.formatting import printable
 from bclightning.storage import replacing
 
 # A network of a thousand layers has a header of a tenth of this.
 _MAX_HEADER_BYTES = 2**20
+
+# Of 6e10 binary weights. A file takes as much memory as it has bytes, and may have more bytes than
+# its disk: what was never written takes no space.
+_MAX_BITS = 33
+
+# Characters of a text from a file that an error shows.
+_MAX_SHOWN = 300
+
+# What an invalid safetensors file raises: its parser, and torch where a tensor has no values.
+_INVALID = (
+    SafetensorError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    RecursionError,
+    OverflowError,
+    AssertionError,
+)
 
 _ZERO_DIGEST = b"0" * 64
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
@@ -88,15 +108,19 @@ def read_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         content = _verified(path)
         if content is None:
             raise damaged
-        return _metadata(content), safetensors.torch.load(content)
+        # The tensors first, as that parser refuses what is nested or no table of texts.
+        tensors = safetensors.torch.load(content)
+        return _metadata(content), tensors
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder; give the file of a packed model") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise DamagedFileError(f"{path} is not a valid safetensors file: {error}") from error
+    except _INVALID as error:
+        raise DamagedFileError(
+            f"{path} is not a valid safetensors file: {first_line(error)}"
+        ) from error
 
 
 def _verified(path: Path) -> bytes | None:
@@ -106,6 +130,8 @@ def _verified(path: Path) -> bytes | None:
         if len(beginning) < 8:
             return None
         (length,) = struct.unpack("<Q", beginning)
+        if os.fstat(file.fileno()).st_size > 2**_MAX_BITS:
+            raise ValueError(f"it has more than 2**{_MAX_BITS} bytes, which no packed model has")
         # A damaged length must not make us allocate more memory than the file has bytes.
         if length > min(os.fstat(file.fileno()).st_size - 8, _MAX_HEADER_BYTES):
             return None
@@ -124,5 +150,28 @@ def _verified(path: Path) -> bytes | None:
 
 def _metadata(content: bytes) -> dict[str, str]:
     (length,) = struct.unpack_from("<Q", content)
-    found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    found = json.loads(content[8 : 8 + length])["__metadata__"]
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError("its metadata are not a table of texts")
     return found
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, in one line of a length that can be read, safe to print.
+
+    Example:
+        >>> first_line(ValueError("a name\nin a file"))
+        'a name'
+    """
+    lines = str(error).splitlines() or [type(error).__name__]
+    return shortened(lines[0])
+
+
+def shortened(text: str) -> str:
+    """A text from a file as it may stand in an error: safe to print, and not all of it if long.
+
+    Example:
+        >>> shortened("9" * 5000)[-5:]
+        '99...'
+    """
+    return printable(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")

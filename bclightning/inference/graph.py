@@ -31,9 +31,10 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 
 _PAIRS = ("kernel_size", "stride", "padding", "dilation")
 
-# No useful layer is larger, and products of such sizes stay far from overflow.
-_SIZE_BITS = 24
-_SIZE_LIMIT = 2**_SIZE_BITS
+SIZE_BITS = 24
+"""No size in a useful network reaches this power of two, and products stay far from overflow."""
+
+_SIZE_LIMIT = 2**SIZE_BITS
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,17 @@ class Step:
             _check_flags(binary=binary, bias=bias)
             _check_settings(kind, rest)
         except ValueError as error:
-            raise ValueError(f"{_label(kind, name)}: {error}") from error
+            raise ValueError(f"{label(kind, name)}: {error}") from error
         return cls(kind, name, rest, binary, bias)
 
 
-def _label(kind: str, name: str) -> str:
+def label(kind: str, name: str) -> str:
+    """What a step is called in an error.
+
+    Example:
+        >>> label("conv2d", "first")
+        "conv2d 'first'"
+    """
     return f"{kind} {reprlib.repr(name)}" if name else kind
 
 
@@ -163,7 +170,7 @@ def _check_size(key: str, value: Any) -> None:
     ):
         what = "a pair of integers" if pair else "an integer"
         raise ValueError(
-            f"{key} must be {what} in [{least}, 2**{_SIZE_BITS}), got {reprlib.repr(value)}"
+            f"{key} must be {what} in [{least}, 2**{SIZE_BITS}), got {reprlib.repr(value)}"
         )
 
 
@@ -193,8 +200,8 @@ def shapes(steps: Sequence[Step], image: Sequence[int]) -> list[tuple[int, ...]]
         before, shape = shape, _after(step, shape)
         if not shape or min(shape) < 1 or math.prod(shape) >= _SIZE_LIMIT:
             raise ValueError(
-                f"{_label(step.kind, step.name)}: the output for an input of shape {before} has "
-                f"shape {shape}, which is empty or has 2**{_SIZE_BITS} elements or more"
+                f"{label(step.kind, step.name)}: the output for an input of shape {before} has "
+                f"shape {shape}, which is empty or has 2**{SIZE_BITS} elements or more"
             )
         found.append(shape)
     return found
@@ -216,7 +223,7 @@ def _after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
         case "conv2d" if len(shape) == 3 and shape[0] == s["in_channels"]:
             return (s["out_channels"], *_sides(s, shape))
     raise ValueError(
-        f"{_label(step.kind, step.name)}: cannot take an input of shape {shape}; "
+        f"{label(step.kind, step.name)}: cannot take an input of shape {shape}; "
         f"its settings are {s}"
     )
 

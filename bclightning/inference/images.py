@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bclightning.errors import UserError
+from bclightning.formatting import printable
 
 # Formats that Pillow decodes itself; for others, such as EPS, it starts another program.
 FORMATS = ("PNG", "JPEG", "BMP")
@@ -70,40 +71,41 @@ def read_images(path: Path, image_shape: Sequence[int], max_pixel: float) -> Ten
     Raises:
         UserError: There is no such file, it holds no image, or an image of another size.
     """
+    shown = printable(str(path))
     try:
         pixels = _array(path) if path.suffix == ".npy" else _decoded(path, image_shape, max_pixel)
     except FileNotFoundError as error:
-        raise UserError(f"there is no image {path}") from error
+        raise UserError(f"there is no image {shown}") from error
     except (OSError, *_DAMAGED) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise _no_image(path, said) from error
+        raise _no_image(shown, printable(said)) from error
     if pixels.dtype.kind not in "uif" or not 2 <= pixels.ndim <= 4:
-        raise _no_image(path, f"an array of {pixels.ndim} axes and type {pixels.dtype}")
+        raise _no_image(shown, f"an array of {pixels.ndim} axes and type {pixels.dtype}")
     while pixels.ndim < 4:
         pixels = pixels[None]
-    check_size(f"{path}: images", pixels.shape[1:], image_shape)
+    check_size(f"{shown}: images", pixels.shape[1:], image_shape)
     is_float = pixels.dtype.kind == "f"
     pixels = np.array(pixels, dtype=np.float32, order="C")
     if not pixels.size:
-        raise _no_image(path, "the array is empty")
+        raise _no_image(shown, "the array is empty")
     if not np.isfinite(pixels).all():
-        raise _no_image(path, "the array contains NaN or infinity")
+        raise _no_image(shown, "the array contains NaN or infinity")
     largest = float(pixels.max())
     if largest > max_pixel or pixels.min() < 0:
         raise UserError(
-            f"{path} has pixels from {pixels.min():g} to {largest:g}, and those of the data set "
+            f"{shown} has pixels from {pixels.min():g} to {largest:g}, and those of the data set "
             f"go from 0 to {max_pixel:g}; scale them"
         )
     if is_float and 0 < largest <= 1 < max_pixel:
         raise UserError(
-            f"{path} has pixels between 0 and 1, and those of the data set go up to "
+            f"{shown} has pixels between 0 and 1, and those of the data set go up to "
             f"{max_pixel:g}; multiply them by {max_pixel:g}"
         )
     return torch.from_numpy(pixels)
 
 
-def _no_image(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} holds no image: {reason}")
+def _no_image(shown: str, reason: str) -> UserError:
+    return UserError(f"{shown} holds no image: {reason}")
 
 
 def _array(path: Path) -> npt.NDArray[Any]:
@@ -117,7 +119,9 @@ def _decoded(path: Path, image_shape: Sequence[int], max_pixel: float) -> npt.ND
     channels, height, width = image_shape
     with Image.open(path, formats=FORMATS) as image:
         # Before decoding: a small file may hold a very large image.
-        check_size(f"{path}: images", (channels, *reversed(image.size)), image_shape)
+        check_size(
+            f"{printable(str(path))}: images", (channels, *reversed(image.size)), image_shape
+        )
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels have more than 8 bits (mode {image.mode})")
         opaque: Image.Image = image

@@ -1,19 +1,19 @@
-"""A packed model as an ONNX graph, for runtimes outside Python.
+"""A packed model as an ONNX graph with its preprocessing, for runtimes outside Python."""
 
-Binary weights stay packed in the file: the graph itself unpacks the bits, which a runtime does once
-when it loads the graph.
-"""
-
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bclightning.errors import UserError
-from bclightning.inference.graph import Step
-from bclightning.inference.packed import PackedModel
+from bclightning.inference.checksum import DamagedFileError, first_line
+from bclightning.inference.graph import shapes
+from bclightning.inference.onnx_graph import PREPROCESSING, Graph, add_preprocessing
+from bclightning.inference.packed import MAX_INLINE_BYTES, PackedModel
+from bclightning.storage import replacing
 
 # The first with BitwiseAnd.
 OPSET = 18
@@ -21,167 +21,242 @@ OPSET = 18
 # The intermediate representation of that opset; older runtimes cannot read a later one.
 IR_VERSION = 8
 
+# What onnx itself leaves in the graph's own file.
+_MIN_DATA_BYTES = 1024
 
-def as_onnx(model: PackedModel) -> bytes:
-    """The graph of a packed model, serialized.
+# Entries of the metadata that name the second file and say its checksum.
+_DATA_FILE, _DATA_CHECKSUM = "data_file", "data_sha256"
 
-    Its input is ``images``: prepared images of shape (batch, channels, height, width), float32. Its
-    output is ``scores``, of shape (batch, classes). The preprocessing is not part of the graph; the
-    graph's metadata hold its description and the model's `about`.
+
+def as_onnx(model: PackedModel, pixels: torch.dtype = torch.uint8) -> bytes:
+    """The graph of a packed model, serialized: raw pixels in, scores out.
+
+    Its input is ``pixels``: images as the data set's files have them, of shape (batch, channels,
+    height, width) with any batch. Its output is ``scores``, of shape (batch, classes). The metadata
+    say dtype, layout and value range of the input, the names of the classes and the model's
+    `about`.
+
+    A model without preprocessing has the input ``images`` instead: prepared images, float32. For
+    the graph of the network alone: ``as_onnx(dataclasses.replace(model, preprocessing=None))``.
 
     Args:
         model: The packed model.
+        pixels: Dtype of the input; float32 for data whose pixels are not whole numbers of 8 bits.
 
     Raises:
         UserError: The package onnx is not installed.
+        ValueError: The dtype is neither uint8 nor float32.
+    """
+    made = _made(model, pixels)
+    _need("onnx").checker.check_model(made)
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def write_onnx(model: PackedModel, path: Path, pixels: torch.dtype = torch.uint8) -> list[Path]:
+    """Write the graph of `as_onnx`, and a file beside it for a large whitening matrix.
+
+    The second file holds ONNX external data. Its name contains its checksum, so that a graph never
+    meets the matrix of another one: ``model.onnx.1a2b3c4d.data``.
+
+    Args:
+        model: The packed model.
+        path: The file to write.
+        pixels: Dtype of the input; see `as_onnx`.
+
+    Returns:
+        The paths of the files that were written.
     """
     onnx = _need("onnx")
-    graph = _Graph(onnx)
-    last = "images"
+    made = _made(model, pixels)
+    own = [entry for entry in made.graph.initializer if _may_lie_beside(entry)]
+    content = b"".join(entry.raw_data for entry in own)
+    files = [path]
+    if len(content) > MAX_INLINE_BYTES:
+        digest = hashlib.sha256(content).hexdigest()
+        beside = path.with_name(f"{path.name}.{digest[:8]}.data")
+        offset = 0
+        for entry in own:
+            length = len(entry.raw_data)
+            onnx.external_data_helper.set_external_data(entry, beside.name, offset, length)
+            entry.ClearField("raw_data")
+            offset += length
+        onnx.helper.set_model_props(
+            made, _said(made) | {_DATA_FILE: beside.name, _DATA_CHECKSUM: digest}
+        )
+        with replacing(beside) as file:
+            file.write(content)
+        files.append(beside)
+    with replacing(path) as file:
+        file.write(made.SerializeToString())
+    onnx.checker.check_model(str(path))
+    return files
+
+
+def _may_lie_beside(constant: Any) -> bool:
+    # Not the small ones, as shapes, which a runtime wants to know before it opens a second file.
+    return constant.name.startswith(PREPROCESSING) and len(constant.raw_data) > _MIN_DATA_BYTES
+
+
+def add_metadata(path: Path, entries: dict[str, Any]) -> None:
+    """Add entries to the metadata of a graph in a file; the graph stays as it is.
+
+    Args:
+        path: The graph's file.
+        entries: What to add, by name.
+
+    Raises:
+        UserError: The file does not hold afterwards what was written.
+    """
+    onnx = _need("onnx")
+    made = onnx.load(path, load_external_data=False)
+    texts = {key: str(value) for key, value in entries.items()}
+    onnx.helper.set_model_props(made, _said(made) | texts)
+    content = made.SerializeToString()
+    with replacing(path) as file:
+        file.write(content)
+    if path.read_bytes() != content:
+        raise UserError(f"{path.name} does not contain what was written to it; check the disk")
+
+
+def onnx_scores(path: Path, images: Tensor, batch_size: int = 1000) -> Tensor:
+    """The scores that onnxruntime computes, of shape (batch, classes).
+
+    Args:
+        path: A file that `write_onnx` wrote, or that holds the result of `as_onnx`.
+        images: What the graph takes, of shape (batch, channels, height, width).
+        batch_size: Images that are classified together.
+
+    Raises:
+        DamagedFileError: The file holds no graph, or its second file is missing or another one.
+        UserError: The package onnxruntime is not installed.
+        ValueError: The images are of another shape or dtype than the graph takes.
+    """
+    session = _session(path)
+    (wanted,) = session.get_inputs()
+    parts = []
+    for part in torch.split(images, batch_size):
+        try:
+            (scores,) = session.run(["scores"], {wanted.name: part.numpy()})
+        except Exception as error:  # onnxruntime's errors have no class in common
+            raise ValueError(
+                f"onnxruntime cannot take images of shape {tuple(part.shape)} and {part.dtype}: "
+                f"{first_line(error)}"
+            ) from error
+        parts.append(torch.from_numpy(scores))
+    return torch.cat(parts)
+
+
+def input_description(model: PackedModel, pixels: torch.dtype = torch.uint8) -> str:
+    """What goes into the graph of `as_onnx`, in one line.
+
+    Args:
+        model: The packed model.
+        pixels: Dtype of the input; see `as_onnx`.
+
+    Example:
+        >>> from bclightning.models import MLP
+        >>> from bclightning.preprocessing import Preprocessing
+        >>> centre = Preprocessing("centred", 255.0, {"mean": torch.zeros(1, 2, 2)})
+        >>> model = PackedModel.of(MLP(4, [3], 2), (1, 2, 2), ["no", "yes"], centre)
+        >>> input_description(model)
+        'pixels: raw pixels from 0 to 255, uint8 (batch, 1, 2, 2), grey'
+    """
+    said = _input(model, pixels)
+    shape = ", ".join(map(str, json.loads(said["input_shape"])))
+    channels = f", {said['input_channels']}" if "input_channels" in said else ""
+    return f"{said['input']}, {said['input_dtype']} ({shape}){channels}"
+
+
+def _made(model: PackedModel, pixels: torch.dtype) -> Any:
+    """The graph with its metadata, as onnx's ``ModelProto``."""
+    onnx = _need("onnx")
+    types = {torch.uint8: onnx.TensorProto.UINT8, torch.float32: onnx.TensorProto.FLOAT}
+    if pixels not in types:
+        raise ValueError(f"the graph's pixels are uint8 or float32, not {pixels}")
+    graph = Graph(onnx, model.tensors)
+    if model.preprocessing is None:
+        name, taken, last = "images", torch.float32, "images"
+    else:
+        name, taken, last = "pixels", pixels, "pixels"
+        if taken != torch.float32:
+            last = graph.node("Cast", [name], f"{PREPROCESSING}float", to=onnx.TensorProto.FLOAT)
+        last = add_preprocessing(graph, model.preprocessing, model.image_shape, last)
+    before = [model.image_shape, *shapes(model.steps, model.image_shape)]
     for index, step in enumerate(model.steps):
-        last = graph.add_step(step, model, last, str(index))
+        last = graph.add_step(step, len(before[index]) == 3, last, str(index))
     graph.node("Identity", [last], "scores")
     value = onnx.helper.make_tensor_value_info
-    float32 = onnx.TensorProto.FLOAT
-    made = onnx.helper.make_graph(
-        graph.nodes,
-        "bclightning",
-        [value("images", float32, ["batch", *model.image_shape])],
-        [value("scores", float32, ["batch", len(model.class_names)])],
-        graph.constants,
-    )
-    whole = onnx.helper.make_model(
-        made,
+    classes = len(model.class_names)
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "bclightning",
+            [value(name, types[taken], ["batch", *model.image_shape])],
+            [value("scores", onnx.TensorProto.FLOAT, ["batch", classes])],
+            graph.constants,
+        ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="bclightning",
     )
     about = {key: str(value) for key, value in model.about.items()}
-    about["class_names"] = ", ".join(model.class_names)
-    if model.preprocessing is not None:
-        about["preprocessing"] = str(model.preprocessing.as_json())
-    onnx.helper.set_model_props(whole, about)
-    onnx.checker.check_model(whole)
-    content: bytes = whole.SerializeToString()
-    return content
+    onnx.helper.set_model_props(made, about | _input(model, pixels))
+    return made
 
 
-def onnx_scores(path: Path, images: Tensor) -> Tensor:
-    """The scores of prepared images in onnxruntime, of shape (batch, classes).
+def _input(model: PackedModel, pixels: torch.dtype) -> dict[str, str]:
+    """What the metadata say of the graph's input, and of what comes out."""
+    said = {
+        "input_layout": "batch, channels, height, width",
+        "input_shape": json.dumps(["batch", *model.image_shape]),
+        "class_names": json.dumps(model.class_names),
+    }
+    channels = {1: "grey", 3: "RGB"}.get(model.image_shape[0])
+    if channels is not None:
+        said["input_channels"] = channels
+    if model.preprocessing is None:
+        return said | {"input": "images: prepared images", "input_dtype": "float32"}
+    range_ = f"0 to {model.preprocessing.max_pixel:g}"
+    return said | {
+        "input": f"pixels: raw pixels from {range_}",
+        "input_dtype": str(pixels).removeprefix("torch."),
+        "input_range": range_,
+        "preprocessing": json.dumps(model.preprocessing.as_json() | {"in_graph": True}),
+    }
 
-    Raises:
-        UserError: The package onnxruntime is not installed.
-    """
-    runtime = _need("onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (scores,) = session.run(["scores"], {"images": images.numpy()})
-    return torch.from_numpy(scores)
+
+def _said(made: Any) -> dict[str, str]:
+    return {entry.key: entry.value for entry in made.metadata_props}
 
 
-class _Graph:
-    """The nodes and constants of a graph under construction."""
+def _session(path: Path) -> Any:
+    """A session of onnxruntime, after the second file's checksum was verified."""
+    onnx, runtime = _need("onnx"), _need("onnxruntime")
+    try:
+        said = _said(onnx.load(path, load_external_data=False))
+        if _DATA_FILE in said:
+            # The name alone, since the file says it: what is beside the graph, and nothing else.
+            _check_data(path.with_name(Path(said[_DATA_FILE]).name), said, path)
+        return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except UserError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise DamagedFileError(
+            f"{path} cannot be loaded by onnxruntime: {first_line(error)}"
+        ) from error
 
-    def __init__(self, onnx: Any) -> None:
-        self.onnx = onnx
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._constant_names: set[str] = set()
-        # A layer that is used twice is unpacked once.
-        self._unpacked: set[str] = set()
 
-    def node(self, kind: str, inputs: list[str], output: str, **settings: Any) -> str:
-        """Add a node and return the name of its output."""
-        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **settings))
-        return output
-
-    def constant(self, name: str, values: Any) -> str:
-        """Add a constant, unless one of that name is there."""
-        if name not in self._constant_names:
-            self._constant_names.add(name)
-            self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values), name))
-        return name
-
-    def add_step(self, step: Step, model: PackedModel, last: str, out: str) -> str:
-        """Add a step's nodes and return the name of its result."""
-        s = step.settings
-        match step.kind:
-            case "flatten":
-                return self.node("Flatten", [last], out, axis=1)
-            case "relu":
-                return self.node("Relu", [last], out)
-            case "max_pool2d":
-                return self.node(
-                    "MaxPool",
-                    [last],
-                    out,
-                    kernel_shape=s["kernel_size"],
-                    strides=s["stride"],
-                    pads=[*s["padding"], *s["padding"]],
-                )
-            case "affine":
-                return self._affine(step, model, last, out)
-        weight = self._weight(step, model)
-        bias = []
-        if step.bias:
-            bias = [self.constant(f"{step.name}.bias", model.tensors[f"{step.name}.bias"].numpy())]
-        if step.kind == "linear":
-            return self.node("Gemm", [last, weight, *bias], out, transB=1)
-        return self.node(
-            "Conv",
-            [last, weight, *bias],
-            out,
-            kernel_shape=s["kernel_size"],
-            strides=s["stride"],
-            pads=[*s["padding"], *s["padding"]],
-            dilations=s["dilation"],
-            group=s["groups"],
+def _check_data(beside: Path, said: dict[str, str], path: Path) -> None:
+    if not beside.exists():
+        raise DamagedFileError(f"{path} needs {beside.name} beside it, which is missing; copy both")
+    if hashlib.sha256(beside.read_bytes()).hexdigest() != said.get(_DATA_CHECKSUM):
+        raise DamagedFileError(
+            f"{beside} is damaged, or is the preprocessing of another model than {path.name}; "
+            "export the run again, or copy both files again"
         )
-
-    def _affine(self, step: Step, model: PackedModel, last: str, out: str) -> str:
-        after_convolution = _follows_images(step, model)
-        shape = (-1, 1, 1) if after_convolution else (-1,)
-        scale, shift = (
-            self.constant(name, model.tensors[name].numpy().reshape(shape))
-            for name in (f"{step.name}.scale", f"{step.name}.shift")
-        )
-        scaled = self.node("Mul", [last, scale], f"{out}.scaled")
-        return self.node("Add", [scaled, shift], out)
-
-    def _weight(self, step: Step, model: PackedModel) -> str:
-        """The name of a product's weight: a constant, or the result of unpacking its bits."""
-        name = f"{step.name}.weight"
-        if not step.binary:
-            return self.constant(name, model.tensors[name].numpy())
-        if name in self._unpacked:
-            return name
-        self._unpacked.add(name)
-        shape = step.weight_shape
-        packed = model.tensors[f"{step.name}.bits"].numpy()
-        columns = int(np.prod(shape[1:], dtype=np.int64))
-        bits = self.constant(f"{step.name}.bits", packed[:, :, None])
-        places = self.constant("places", np.arange(8, dtype=np.uint8))
-        moved = self.node("BitShift", [bits, places], f"{name}.moved", direction="RIGHT")
-        single = self.node(
-            "BitwiseAnd", [moved, self.constant("one", np.uint8(1))], f"{name}.single"
-        )
-        number = self.node("Cast", [single], f"{name}.number", to=self.onnx.TensorProto.FLOAT)
-        doubled = self.node("Mul", [number, self.constant("two", np.float32(2))], f"{name}.doubled")
-        signs = self.node("Sub", [doubled, self.constant("less", np.float32(1))], f"{name}.signs")
-        rows = self.constant(f"{name}.rows", np.array([shape[0], -1], np.int64))
-        flat = self.node("Reshape", [signs, rows], f"{name}.flat")
-        ends = [("zero", 0), (f"{name}.columns", columns), ("axis", 1)]
-        cut = self.node(
-            "Slice",
-            [flat, *(self.constant(key, np.array([value], np.int64)) for key, value in ends)],
-            f"{name}.cut",
-        )
-        whole = self.constant(f"{name}.shape", np.array(shape, np.int64))
-        return self.node("Reshape", [cut, whole], name)
-
-
-def _follows_images(step: Step, model: PackedModel) -> bool:
-    before = model.steps[: model.steps.index(step)]
-    return not any(earlier.kind in ("flatten", "linear") for earlier in before)
 
 
 def _need(package: str) -> Any:

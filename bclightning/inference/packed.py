@@ -6,15 +6,22 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bclightning.errors import UserError
 from bclightning.functional.packing import pack_signs
-from bclightning.inference.checksum import DamagedFileError, read_checked, write_checked
-from bclightning.inference.graph import PRODUCTS, Step, shapes
+from bclightning.inference.checksum import (
+    DamagedFileError,
+    first_line,
+    read_checked,
+    shortened,
+    write_checked,
+)
+from bclightning.inference.graph import PRODUCTS, Step
+from bclightning.inference.limits import check_limits
 from bclightning.inference.tracing import folded, trace
 from bclightning.preprocessing import Preprocessing
 
@@ -23,10 +30,12 @@ VERSION = 1
 
 # A whitening matrix is twenty times as large as the networks that use it, and the same for all
 # networks of a data set: larger preprocessing has a file of its own.
-_MAX_INLINE_BYTES = 1_000_000
+MAX_INLINE_BYTES = 1_000_000
 
 # Prefix of the names of its tensors; names of modules cannot contain a slash.
 _PREPROCESSING = "preprocessing/"
+
+_Content = TypeVar("_Content", dict[str, Any], list[Any])
 
 # What reading an invalid description may raise.
 _INVALID = (ValueError, TypeError, AttributeError, RecursionError, OverflowError)
@@ -122,7 +131,7 @@ class PackedModel:
         if self.preprocessing is not None:
             content["preprocessing"] = self.preprocessing.as_json()
             own = self._preprocessing_tensors()
-            if sum(tensor.nbytes for tensor in own.values()) > _MAX_INLINE_BYTES:
+            if sum(tensor.nbytes for tensor in own.values()) > MAX_INLINE_BYTES:
                 beside = _beside(path)
                 digest = write_checked(beside, own, {"format": f"{FORMAT}-preprocessing"})
                 content["preprocessing"]["sha256"] = digest
@@ -152,28 +161,31 @@ class PackedModel:
         version = metadata.get("format_version", "")
         if version != str(VERSION):
             raise UserError(
-                f"{path} has format version {version}, and this bclightning reads version "
-                f"{VERSION}; install the bclightning that wrote it"
+                f"{path} has format version {shortened(version)}, and this bclightning reads "
+                f"version {VERSION}; install the bclightning that wrote it"
             )
         try:
-            content = json.loads(metadata["content"])
+            content = _of_type(dict, "the description", json.loads(metadata["content"]))
             found = content.get("preprocessing")
-            steps = tuple(Step.parse(entry) for entry in content["steps"])
+            entries = _of_type(list, "steps", content["steps"])
+            steps = tuple(Step.parse(entry) for entry in entries)
             model = cls(
                 steps,
                 {k: v for k, v in tensors.items() if not k.startswith(_PREPROCESSING)},
                 _image_shape(content["image_shape"]),
-                tuple(str(name) for name in content["class_names"]),
+                _class_names(content["class_names"]),
                 None if found is None else _preprocessing(found, tensors, path),
-                dict(content["about"]),
+                _of_type(dict, "about", content["about"]),
             )
             model._check()
         except KeyError as error:
             raise DamagedFileError(
-                f"{path} describes no valid network: {error} is missing"
+                f"{path} describes no valid network: {first_line(error)} is missing"
             ) from error
         except _INVALID as error:
-            raise DamagedFileError(f"{path} describes no valid network: {error}") from error
+            raise DamagedFileError(
+                f"{path} describes no valid network: {first_line(error)}"
+            ) from error
         return model
 
     def same_as(self, other: "PackedModel") -> bool:
@@ -227,11 +239,11 @@ class PackedModel:
                 raise ValueError(f"{name!r} contains NaN or infinity")
         for text in self.class_names:
             text.encode()  # a lone surrogate, which JSON can hold, could not be printed
-        *_, last = shapes(self.steps, self.image_shape)
-        if last != (len(self.class_names),):
+        output = check_limits(self.steps, self.image_shape)
+        if output != (len(self.class_names),):
             raise ValueError(
                 f"{len(self.class_names)} class names need an output of shape "
-                f"({len(self.class_names)},), got {last}"
+                f"({len(self.class_names)},), got {output}"
             )
         if self.preprocessing is not None:
             self.preprocessing.check(self.image_shape)
@@ -268,8 +280,23 @@ def _image_shape(value: Any) -> tuple[int, int, int]:
     return sides[0], sides[1], sides[2]
 
 
+_JSON_TYPES: dict[type, str] = {dict: "a JSON object", list: "a list"}
+
+
+def _of_type(expected: type[_Content], what: str, value: Any) -> _Content:
+    if not isinstance(value, expected):
+        raise ValueError(f"{what} must be {_JSON_TYPES[expected]}, got {reprlib.repr(value)}")
+    return value
+
+
+def _class_names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"class_names must be a list of strings, got {reprlib.repr(value)}")
+    return tuple(value)
+
+
 def _preprocessing(found: Any, tensors: dict[str, Tensor], path: Path) -> Preprocessing | None:
-    if "sha256" in found:
+    if "sha256" in _of_type(dict, "preprocessing", found):
         beside = _beside(path)
         if not beside.exists():
             return None
@@ -283,7 +310,10 @@ def _preprocessing(found: Any, tensors: dict[str, Tensor], path: Path) -> Prepro
     }
     if found["kind"] not in ("centred", "whitened", "contrast-normalized"):
         raise ValueError(f"unsupported preprocessing: {reprlib.repr(found['kind'])}")
-    return Preprocessing(found["kind"], float(found["scale"]), own)
+    scale = found["scale"]
+    if type(scale) not in (int, float):
+        raise ValueError(f"preprocessing: scale must be a number, got {reprlib.repr(scale)}")
+    return Preprocessing(found["kind"], float(scale), own)
 
 
 def _beside(path: Path) -> Path:

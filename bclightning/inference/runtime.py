@@ -157,7 +157,12 @@ class PackedNetwork(nn.Module):
         self.about = model.about
         self.storage = storage
         self._convolutional = any(step.kind == "conv2d" for step in model.steps)
-        self.layers = nn.Sequential(*(_layer(step, model, storage) for step in model.steps))
+        # A layer that is used twice is in memory once.
+        named = {step.name: step for step in model.steps if step.name}
+        known = {name: _layer(step, model, storage) for name, step in named.items()}
+        self.layers = nn.Sequential(
+            *(known.get(step.name) or _layer(step, model, storage) for step in model.steps)
+        )
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:

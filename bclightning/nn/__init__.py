@@ -10,7 +10,10 @@ from bclightning.nn.latent import (
     in_evaluation_mode,
 )
 from bclightning.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from bclightning.nn.loading import watch_float_layers
 from bclightning.vocabulary import Binarization, LayerWeights
+
+watch_float_layers()
 
 __all__ = [
     "Binarization",

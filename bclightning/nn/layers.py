@@ -1,10 +1,11 @@
 """Layers with binary weights: ordinary torch layers that binarize their weight when they use it."""
 
 import math
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional
 
 from bclightning.functional import (
@@ -14,14 +15,19 @@ from bclightning.functional import (
     kernels,
     straight_through,
 )
+from bclightning.nn import draws, steps
 from bclightning.vocabulary import Binarization, LayerWeights
+
+STATE_KEY = "bclightning"
+"""Where the metadata of a saved state say that a layer's weight is a latent one."""
 
 
 class BinaryLayer(nn.Module):
     """The base class of binary layers, for `isinstance` checks; it is not instantiated itself.
 
     `weight` stays the latent weight, so that the keys of ``state_dict()`` equal the float layer's
-    and checkpoints load both ways.
+    and checkpoints load both ways; a float layer that loads a latent weight warns of it. Every
+    optimizer of torch that holds the weight clips it to [-1, 1] after each step (section 2.4).
 
     Attributes:
         weight: The latent weight, real-valued and kept in [-1, 1] by clipping.
@@ -29,11 +35,20 @@ class BinaryLayer(nn.Module):
         eval_weights: The weights that evaluation mode uses. The paper's choice by default: the
             binary weights after deterministic training, the real ones after stochastic training
             (section 2.6).
+        scale_updates: Whether every optimizer scales the learning rate of this layer's weight
+            (section 2.5); `set_scale_updates` sets it.
     """
+
+    real_class: ClassVar[type[nn.Module]]
+    """Torch's layer that this one is a binary form of."""
 
     weight: Tensor
     binarization: Binarization
     eval_weights: LayerWeights
+    scale_updates: bool = False
+    # Whether a float layer becomes binary when it loads this layer's state, for a process that
+    # started the one that trains.
+    converts_loader: bool = False
     # The binary weights for the next forward pass, from an optimizer that binarizes as it updates,
     # and the version of the latent weight that they belong to.
     _precomputed: tuple[Tensor, int] | None = None
@@ -70,6 +85,11 @@ class BinaryLayer(nn.Module):
         self._precomputed = None
 
     def _binarized(self, drawn: bool) -> Tensor:
+        if isinstance(self.weight, Proxy):
+            # `torch.fx.symbolic_trace` records what is done with a weight that has no values yet.
+            return (
+                binarize_stochastic(self.weight) if drawn else binarize_deterministic(self.weight)
+            )
         dtype = self.weight.dtype
         if torch.is_autocast_enabled(self.weight.device.type):
             dtype = torch.get_autocast_dtype(self.weight.device.type)
@@ -85,9 +105,29 @@ class BinaryLayer(nn.Module):
             ):
                 return straight_through(self.weight, precomputed[0])
         if dtype in kernels.DTYPES and kernels.supports(self.weight):
-            key = kernels.draw_key() if drawn else None
+            key = None
+            if drawn:
+                key = draws.next_key() if self.training else kernels.draw_key()
             return straight_through(self.weight, kernels.binarize(self.weight, dtype, key))
-        return binarize_stochastic(self.weight) if drawn else binarize_deterministic(self.weight)
+        if not drawn:
+            return binarize_deterministic(self.weight)
+        generator = None
+        if self.training and draws.shares_draws():
+            generator = torch.Generator(self.weight.device).manual_seed(draws.next_key() % 2**63)
+        return binarize_stochastic(self.weight, generator)
+
+    def set_scale_updates(self, scale: bool) -> None:
+        """Let every optimizer scale the learning rate of this layer's weight (section 2.5).
+
+        For optimizers that were not given scaled rates. Their parameter groups keep the rates that
+        they were given, whoever sets those.
+
+        Args:
+            scale: Whether to scale: by `learning_rate_scale`, and by its square for stochastic
+                gradient descent.
+        """
+        self.scale_updates = scale
+        steps.watch(self)
 
     def learning_rate_scale(self) -> float:
         """The factor ``1 / sqrt(1.5 / (fan_in + fan_out))`` on this weight's updates (section 2.5).
@@ -113,13 +153,51 @@ class BinaryLayer(nn.Module):
                     f"binarization must be 'deterministic' or 'stochastic', not {binarization!r}"
                 )
         self.binarization = binarization
+        steps.watch(self)
 
-    def _adopt(self, layer: nn.Module, binarization: Binarization) -> Self:
-        # Everything that torch and the user attached to the float layer (parameters, hooks, mode,
-        # attributes of their own) is kept; the parameters are shared, not copied.
-        self.__dict__.update(layer.__dict__)
-        self._set_binarization(binarization)
-        return self
+    @classmethod
+    def from_float(cls, layer: nn.Module, binarization: Binarization) -> Self:
+        """Make a float layer binary, in place: whoever holds a reference to it sees that.
+
+        The object stays, with all that is attached to it: parameters, hooks, mode, attributes.
+
+        Args:
+            layer: A layer of exactly the class that this one is a binary form of.
+            binarization: ``"deterministic"`` or ``"stochastic"``.
+
+        Returns:
+            The same object.
+
+        Raises:
+            TypeError: The layer is of another class, which may compute something else.
+
+        Example:
+            >>> layer = nn.Linear(3, 2)
+            >>> BinaryLinear.from_float(layer, "deterministic") is layer
+            True
+        """
+        if type(layer) is not cls.real_class:
+            raise TypeError(
+                f"{cls.__name__} is made of {cls.real_class.__name__}, not {type(layer).__name__}"
+            )
+        layer.__class__ = cls
+        binary = cast(Self, layer)
+        binary._set_binarization(binarization)
+        return binary
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copied or unpickled layer, whose weight is clipped like the original's."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        steps.watch(self)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        _torch_private.add_metadata(destination, prefix, STATE_KEY, self._state_note())
+
+    def _state_note(self) -> dict[str, str | bool]:
+        """What a saved state says of this layer, beside its parameters."""
+        note: dict[str, str | bool] = {"binarization": self.binarization}
+        return note | {"convert": True} if self.converts_loader else note
 
 
 def _may_be_repeated() -> bool:
@@ -154,6 +232,8 @@ class BinaryLinear(BinaryLayer, nn.Linear):
         tensor([[1., 1.]], grad_fn=<MmBackward0>)
     """
 
+    real_class = nn.Linear
+
     def __init__(
         self,
         in_features: int,
@@ -166,11 +246,6 @@ class BinaryLinear(BinaryLayer, nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self._set_binarization(binarization)
-
-    @classmethod
-    def from_float(cls, layer: nn.Linear, binarization: Binarization) -> Self:
-        """Turn a float layer into a binary one that shares its parameters."""
-        return cls.__new__(cls)._adopt(layer, binarization)
 
     def reset_parameters(self) -> None:
         """Draw latent weights uniformly from [-1, 1] and the bias as `torch.nn.Linear` does."""
@@ -196,6 +271,8 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         >>> layer(torch.zeros(1, 3, 5, 5)).shape
         torch.Size([1, 8, 5, 5])
     """
+
+    real_class = nn.Conv2d
 
     def __init__(
         self,
@@ -227,11 +304,6 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
             dtype=dtype,
         )
         self._set_binarization(binarization)
-
-    @classmethod
-    def from_float(cls, layer: nn.Conv2d, binarization: Binarization) -> Self:
-        """Turn a float layer into a binary one that shares its parameters."""
-        return cls.__new__(cls)._adopt(layer, binarization)
 
     def reset_parameters(self) -> None:
         """Draw latent weights uniformly from [-1, 1] and the bias as `torch.nn.Conv2d` does."""

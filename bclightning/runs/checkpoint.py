@@ -1,88 +1,22 @@
-"""Checkpoints that survive a kill at any moment, and execute nothing when they are loaded."""
+"""Checkpoints that survive a kill at any moment."""
 
 import os
-import pickle
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from bclightning.errors import UserError
+from bclightning.runs.checkpoint_io import STATE_KEY, WholeFileCheckpointIO, load_checkpoint
+from bclightning.runs.interrupt import stop_if_asked
 from bclightning.runs.metrics_csv import MetricsTable, shortest
 from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, replacing
 from bclightning.vocabulary import VAL_ERROR, MonitorMode
 
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Load a Lightning checkpoint, of tensors and plain data only, to the CPU.
-
-    Raises:
-        UserError: The file is missing, damaged, or not a Lightning checkpoint; nothing in it was
-            executed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"the checkpoint {path} holds more than tensors and plain data, or is no checkpoint, "
-            "and is not loaded, since loading it could execute code"
-        ) from error
-    except Exception as error:  # a damaged file makes the parsers fail in whatever way
-        raise UserError(
-            f"the checkpoint {path} is damaged or not a checkpoint; give another one"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(
-            f"{path} is not a checkpoint of a Lightning run: it has no 'state_dict'; "
-            "a bare state_dict can be saved as {'state_dict': ...}"
-        )
-    return checkpoint
-
-
-class WholeFileCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints whole or not at all, and read them without executing anything.
-
-    Lightning writes through another folder and moves without flushing, which a kill or a full disk
-    can tear.
-    """
-
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | os.PathLike[str],
-        storage_options: Any | None = None,
-    ) -> None:
-        """Save to a temporary file beside `path`, flush, and let it take the place of `path`.
-
-        Raises:
-            UserError: The disk is full; an older checkpoint at `path` is intact.
-        """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                # After a failed write torch closes its archive, fails in that too, and raises the
-                # second error, in the context of the one that says what is wrong.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        map_location: Any | None = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Load tensors and plain data; see `load_checkpoint`."""
-        return load_checkpoint(path)
+__all__ = ["RunCheckpoint", "WholeFileCheckpointIO", "load_checkpoint"]
 
 
 class RunCheckpoint(Checkpoint):
@@ -101,6 +35,7 @@ class RunCheckpoint(Checkpoint):
     Attributes:
         best_epoch: Epoch of ``best.ckpt``, counted from 0; ``None`` before the first.
         best: The monitored metric at that epoch.
+        started: Whether training began, after all that a resumed run restores.
     """
 
     def __init__(
@@ -120,11 +55,12 @@ class RunCheckpoint(Checkpoint):
         self._validated = False
         self._seconds_before = 0.0
         self._started = time.monotonic()
+        self.started = False
 
     @property
     def state_key(self) -> str:
         """The name of this callback's state in checkpoints, whatever the class is called."""
-        return "RunCheckpoint"
+        return STATE_KEY
 
     def is_best(self, value: float) -> bool:
         """Whether a value of the monitored metric is as good as the best so far, or better."""
@@ -147,11 +83,12 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
+        self.started = True
         self._started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that this epoch has a validation of its own."""
-        self._validated = True
+        """Note that this epoch has a validation of its own, which a sanity check is not."""
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write metrics and checkpoints; Lightning calls this after all other callbacks."""
@@ -183,6 +120,8 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.last_path)
         if trainer.is_global_zero and self.best_epoch == epoch:
             self._keep_as_best()
+        # Now that this epoch is kept.
+        stop_if_asked()
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far and the last one, for the checkpoint."""
@@ -199,7 +138,10 @@ class RunCheckpoint(Checkpoint):
         self.best = state_dict["best"]
         self._last_epoch = state_dict["last_epoch"]
         self._seconds_before = state_dict["seconds"]
-        self.table.cut_after(state_dict["last_epoch"])
+        if self._last_epoch is None:
+            # Lightning's finders of rates and batch sizes go back to before the first epoch.
+            return
+        self.table.cut_after(self._last_epoch)
         if self.best_epoch == self._last_epoch:
             # The run may have been killed after last.ckpt and before best.ckpt was its equal.
             self._keep_as_best()

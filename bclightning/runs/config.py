@@ -2,15 +2,25 @@
 
 import argparse
 import contextlib
+import enum
 import functools
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # type: ignore[attr-defined]
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentError,
+    Namespace,
+    set_dumper,
+)
+from jsonargparse.typing import register_type
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.seed import max_seed_value, min_seed_value
@@ -26,13 +36,16 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from bclightning import __version__
 from bclightning.errors import UserError
+from bclightning.runs.allowed_code import HELP, OPTION, AllowedCode, open_config
+from bclightning.runs.data import root_of_run, root_to_write
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import changed_options
 from bclightning.runs.notices import quiet_lightning
-from bclightning.runs.parser_errors import format_parser_error
+from bclightning.runs.origin import signed
+from bclightning.runs.parser_errors import format_parser_error, lightning_errors
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
 from bclightning.runs.slurm import environment_plugins
-from bclightning.storage import write_text
+from bclightning.storage import home_expanded, write_text
 from bclightning.tracking.mode import WandbOptions
 from bclightning.training import BinaryConnect
 from bclightning.vocabulary import VAL_ERROR, Binarization, MonitorMode, Stage
@@ -45,6 +58,22 @@ TRAINER_DEFAULTS = {
 }
 
 DEFAULT_MODEL = "bclightning.Classifier"
+
+# What the parser writes in place of a value that it cannot write.
+_NOT_WRITTEN = "Unable to serialize instance"
+
+# Name of the YAML that `plain` has the parser write.
+_FORMAT = "bclightning"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes the members of enumerations of texts, which Lightning has as defaults, as texts."""
+
+
+_Dumper.add_multi_representer(enum.Enum, lambda dumper, member: dumper.represent_data(member.value))
+set_dumper(_FORMAT, lambda content: str(yaml.dump(content, Dumper=_Dumper, sort_keys=False)))
+# Default of StochasticWeightAveraging.
+register_type(torch.device)
 
 
 @dataclass
@@ -134,14 +163,31 @@ class NamedRun(argparse.Action):
             raise UserError(f"name one run: {getattr(cfg, self.dest)} or {values}")
         folder = RunFolder.find(values)
         setattr(cfg, self.dest, str(folder.path))
-        merge_file(parser, cfg, folder.config)
+        content, allowed = open_config(folder, cfg.get("allow_code") or ())
+        if allowed is not None:
+            # To the end of the command line, since the parser looks at all values once more there.
+            _parsing.get().enter_context(allowed.limiting_parser())
+        _merge(parser, cfg, content)
+
+
+# What is left when the parser comes to the end of a command line.
+_parsing: ContextVar[contextlib.ExitStack] = ContextVar("parsing")
 
 
 def merge_file(parser: Any, cfg: Any, path: Path) -> None:
     """Merge a configuration file into what a parser has parsed so far."""
+    _merge(parser, cfg, read_config(path))
+
+
+def _merge(parser: Any, cfg: Any, content: Mapping[str, Any]) -> None:
     # As text, since what older versions wrote is read under today's names.
-    text = yaml.safe_dump(read_config(path), sort_keys=False)
+    text = yaml.safe_dump(content, sort_keys=False)
     ActionConfigFile.apply_config(parser, cfg, "config", text)
+
+
+def add_allow_code(parser: Any) -> None:
+    """Add the option that lets a run that was not made here use further packages."""
+    parser.add_argument(OPTION, action="append", metavar="PACKAGE", help=HELP)
 
 
 class _OneOption(argparse.ArgumentParser):
@@ -207,14 +253,27 @@ def parse_words(
         finder.add_argument(run_option, dest="run", action="append", default=[])
         found, words = finder.parse_known_args(list(words))
         words = [word for run in found.run for word in (run_option, run)] + words
+    if any(word.partition("=")[0] == OPTION for word in words):
+        # Before the run, wherever it stands.
+        finder = _OneOption(add_help=False, allow_abbrev=False)
+        finder.add_argument(OPTION, dest="allow", action="append", default=[])
+        found, words = finder.parse_known_args(list(words))
+        words = [f"{OPTION}={package}" for package in found.allow] + words
     with _errors_in_one_sentence(parser):
-        values = parser.parse_args(list(words))
+        values = _parse(parser, words)
         if values.model.class_path != DEFAULT_MODEL:
             # The parser would hand what it knows of the default class, such as its learning rate,
             # to another class that has an argument of that name.
             parser.set_defaults({"model": {"class_path": values.model.class_path}})
-            values = parser.parse_args(list(words))
+            values = _parse(parser, words)
         return values
+
+
+def _parse(parser: LightningArgumentParser, words: Sequence[str]) -> Namespace:
+    with contextlib.ExitStack() as stack:
+        token = _parsing.set(stack)
+        stack.callback(_parsing.reset, token)
+        return parser.parse_args(list(words))
 
 
 @contextlib.contextmanager
@@ -258,8 +317,13 @@ class RunConfig:
         (0.01, 50)
     """
 
-    def __init__(self, values: Namespace, run: RunFolder | None = None) -> None:
+    def __init__(
+        self, values: Namespace, run: RunFolder | None = None, allowed: AllowedCode | None = None
+    ) -> None:
+        if allowed is not None:
+            allowed.check_parsed(values)
         self._values = values
+        self._allowed = allowed
         self.run = run
         self.changed: list[str] = []
         seed = values.seed_everything
@@ -269,7 +333,10 @@ class RunConfig:
                 f"and is {str(seed).lower()}"
             )
         if run is not None:
-            self.changed = changed_options(RunConfig.load(run.config).plain(), self.plain())
+            content, _ = open_config(run, () if allowed is None else allowed.packages)
+            recorded = load_limited([content], allowed).plain()
+            self.changed = changed_options(recorded, self.plain())
+            self._use_data_of_run(recorded, run)
 
     @classmethod
     def load(cls, *sources: "str | Path | Mapping[str, Any] | RunConfig") -> "RunConfig":
@@ -283,26 +350,31 @@ class RunConfig:
         Raises:
             UserError: An option or a value is wrong, or a file cannot be read; one sentence.
         """
-        contents = [_content(source) for source in sources] or [{}]
-        values = _merged(_parser(), contents)
-        if values.model.class_path != DEFAULT_MODEL:
-            # See `parse_words`.
-            values = _merged(_parser(values.model.class_path), contents)
-        return cls(values)
+        origins = [source._allowed for source in sources if isinstance(source, RunConfig)]
+        data = [allowed for allowed in origins if allowed is not None]
+        return load_limited([_content(source) for source in sources], data[0] if data else None)
 
     @classmethod
-    def from_run(cls, run: "str | Path | RunFolder", *sources: Mapping[str, Any]) -> "RunConfig":
+    def from_run(
+        cls,
+        run: "str | Path | RunFolder",
+        *sources: Mapping[str, Any],
+        allow_code: Sequence[str] = (),
+    ) -> "RunConfig":
         """The configuration of an existing run, which `bclightning.runs.fit` resumes.
 
         Args:
             run: The run's folder, or its id below ``results/runs``.
             sources: Options that say where things are, as ``{"data.root": "/data"}``.
+            allow_code: Packages whose classes the run may use though it was not made here, beside
+                bclightning, torch.nn and Lightning.
 
         Raises:
-            UserError: There is no such run.
+            UserError: There is no such run, or it names code that is not allowed.
         """
         folder = run if isinstance(run, RunFolder) else RunFolder.find(str(run))
-        return cls(RunConfig.load(folder.config, *sources)._values, folder)
+        content, allowed = open_config(folder, allow_code)
+        return cls(load_limited([content, *map(dict, sources)], allowed)._values, folder, allowed)
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> "RunConfig":
@@ -331,10 +403,15 @@ batch_size=20, eval_batch_size=1000, seed=None))
         """
         values = values.clone()
         named = values.pop("run", None)
+        packages = values.pop("allow_code", None) or ()
         for options in own:
             for entry in fields(options):
                 values.pop(entry.name, None)
-        return cls(values, None if named is None else RunFolder(Path(named)))
+        if named is None:
+            return cls(values)
+        folder = RunFolder(Path(named))
+        _, allowed = open_config(folder, packages)
+        return cls(values, folder, allowed)
 
     def __getitem__(self, key: str) -> Any:
         """An option's value by its dotted name, without the level of ``init_args``."""
@@ -344,6 +421,14 @@ batch_size=20, eval_batch_size=1000, seed=None))
                 value = value["init_args"]
             value = value[name]
         return value
+
+    def of_run(self, folder: RunFolder) -> "RunConfig":
+        """The same configuration as that of a run which was made with it.
+
+        Args:
+            folder: The run's folder.
+        """
+        return RunConfig(self._values, folder, self._allowed)
 
     @property
     def folder(self) -> RunFolder:
@@ -361,22 +446,61 @@ batch_size=20, eval_batch_size=1000, seed=None))
         """Give a new run the names that its folder has."""
         self._values.experiment, self._values.run_id = experiment, run_id
 
+    def _use_data_of_run(self, recorded: Mapping[str, Any], run: RunFolder) -> None:
+        arguments = self._values.data.get("init_args") or {}
+        of_run = (recorded["data"].get("init_args") or {}).get("root")
+        # A folder that is given now is taken as it is.
+        if "root" in arguments and arguments["root"] == of_run:
+            arguments["root"] = root_of_run(recorded, run.path)
+
     def plain(self) -> dict[str, Any]:
-        """The configuration as plain data: for files, loggers, other processes and `load`."""
+        """The configuration as plain data: for files, loggers, other processes and `load`.
+
+        Raises:
+            UserError: An option has a value that a file cannot hold.
+        """
         values = self._values.clone()
         values.pop("config", None)
-        # Only the parser knows how each type is written; text is what it writes.
-        text = _parser().dump(values, skip_unset=False, skip_validation=True)
-        content: dict[str, Any] = yaml.safe_load(text)
+        with warnings.catch_warnings():
+            # What the parser cannot write is looked after below.
+            warnings.filterwarnings("ignore", f"(?s).*{_NOT_WRITTEN}")
+            # Only the parser knows how each type is written; text is what it writes.
+            text = _parser().dump(values, _FORMAT, skip_unset=False, skip_validation=True)
+        content: dict[str, Any] = _as_given(yaml.safe_load(text), values.as_dict())
         model = content.get("model") or {}
         if model.get("class_path") == DEFAULT_MODEL:
             content["model"] = model.get("init_args") or {}
         return content
 
+    def check_readable(self) -> None:
+        """Make sure that what `write` writes is read as the same configuration again.
+
+        Raises:
+            UserError: A run could not be resumed with it; the sentence names the option.
+        """
+        content = self.plain()
+        try:
+            again = RunConfig.load(content).plain()
+        except UserError as error:
+            raise UserError(
+                f"the configuration could not be read again to resume the run: {error}"
+            ) from error
+        # Made again, since parsing changes what it is given.
+        for option in changed_options(self.plain(), again):
+            raise UserError(
+                f"{option} would be another value when the run is resumed, since a file cannot "
+                "hold the one that it has; write it in another way"
+            )
+
     def write(self, path: Path) -> None:
         """Write the configuration to a file that ``--config`` reads."""
-        text = yaml.safe_dump(self.plain(), sort_keys=False)
-        write_text(path, f"# bclightning=={__version__}\n{text}")
+        plain = self.plain()
+        arguments = plain["data"].get("init_args") or {}
+        if "root" in arguments:
+            arguments["root"] = root_to_write(plain)
+        text = f"# bclightning=={__version__}\n{yaml.safe_dump(plain, sort_keys=False)}"
+        # What was read as data does not become code by being written again.
+        write_text(path, signed(text) if self._allowed is None else text)
 
     def build(self) -> BuiltRun:
         """Seed the generators, and build the model and the data module.
@@ -390,7 +514,8 @@ batch_size=20, eval_batch_size=1000, seed=None))
         quiet_lightning()
         seed_everything(self["seed_everything"], workers=True, verbose=False)
         with _errors_in_one_sentence(_parser()):
-            built = _parser().instantiate(self._values)
+            with _limiting_parser(self._allowed):
+                built = _parser().instantiate(self._values)
             self._trainer = dict(built.trainer)
             callbacks = _as_list(self._trainer["callbacks"])
             if self["binarization"] is not None:
@@ -418,7 +543,11 @@ batch_size=20, eval_batch_size=1000, seed=None))
             UserError: Lightning refuses a setting; the message is its own.
         """
         arguments = dict(self._trainer)
-        arguments["callbacks"] = [*arguments["callbacks"], *callbacks]
+        own = arguments["callbacks"]
+        if any(isinstance(callback, ProgressBar) for callback in own):
+            # Lightning takes one, and the configuration's is the one that was asked for.
+            callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+        arguments["callbacks"] = [*own, *callbacks]
         arguments["plugins"] = [*_as_list(arguments["plugins"]), *plugins]
         arguments["logger"] = _as_list(arguments["logger"]) or False
         if arguments["enable_progress_bar"] is None:
@@ -451,7 +580,7 @@ batch_size=20, eval_batch_size=1000, seed=None))
             # then it would write nothing.
             environment.set_global_rank(0)
         arguments["plugins"] = [*_as_list(arguments.get("plugins")), *alone]
-        with _errors_in_one_sentence(_parser()):
+        with _errors_in_one_sentence(_parser()), lightning_errors():
             return Trainer(**arguments)
 
 
@@ -460,8 +589,22 @@ def _content(source: "str | Path | Mapping[str, Any] | RunConfig") -> dict[str, 
         case RunConfig():
             return source.plain()
         case Mapping():
-            return dict(source)
+            return dict(home_expanded(dict(source)))
     return read_config(resolve_recipe(str(source)))
+
+
+def load_limited(contents: Sequence[dict[str, Any]], allowed: AllowedCode | None) -> RunConfig:
+    """Merge plain data into a configuration that may name what is allowed; all if ``None``."""
+    with _limiting_parser(allowed):
+        values = _merged(_parser(), contents or [{}])
+        if values.model.class_path != DEFAULT_MODEL:
+            # See `parse_words`.
+            values = _merged(_parser(values.model.class_path), contents)
+    return RunConfig(values, allowed=allowed)
+
+
+def _limiting_parser(allowed: AllowedCode | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if allowed is None else allowed.limiting_parser()
 
 
 def _merged(parser: LightningArgumentParser, contents: Sequence[dict[str, Any]]) -> Namespace:
@@ -472,6 +615,35 @@ def _merged(parser: LightningArgumentParser, contents: Sequence[dict[str, Any]])
     if values is None:
         raise ValueError("a configuration needs at least one source")
     return values
+
+
+def _as_given(written: Any, value: Any, option: str = "-") -> Any:
+    """What was written, but a text or a mapping that was taken for another type is as it was.
+
+    The parser writes a value by the first type of a union, be it a function or a duration.
+
+    Raises:
+        UserError: A value could not be written.
+    """
+    match written, value:
+        case dict(), dict():
+            return {
+                key: _as_given(inner, value.get(key), f"{option}.{key}")
+                for key, inner in written.items()
+            }
+        case list(), list() | tuple() if len(written) == len(value):
+            pairs = enumerate(zip(written, value, strict=True))
+            return [_as_given(*pair, f"{option}.{place}") for place, pair in pairs]
+        case str(), str() | dict() if written.startswith(_NOT_WRITTEN) or written == str(value):
+            return value
+        case str(), _ if written.startswith(_NOT_WRITTEN):
+            name = option.replace(".init_args", "").replace("-.", "--")
+            raise UserError(
+                f"{name} is a {type(value).__name__}, which a file cannot hold, so that the run "
+                "could not be resumed; write it as class_path and init_args, or, if it is a "
+                "callback, give it to fit(..., callbacks=[...])"
+            )
+    return written
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,13 +1,17 @@
 """Data that the runs of one process share, and what a data module offers."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from bclightning.data import ImageDataModule
+from bclightning.data.base import data_folder
 from bclightning.errors import UserError
+from bclightning.storage import expanded
 
 
 class SharedData:
@@ -77,3 +81,76 @@ def require_loader(datamodule: LightningDataModule, name: str) -> None:
     """
     if not has_loader(datamodule, name):
         raise UserError(f"{type(datamodule).__name__} has no {name}; define one")
+
+
+def root_to_write(config: Mapping[str, Any]) -> str | None:
+    """The data folder as a run's configuration file says it, which other folders are left to read.
+
+    One that was given becomes absolute. One that was not stays `None`, so that a published record
+    says nothing of its machine, unless the runs' folder is absolute and does not lead back to the
+    folder where the run began.
+
+    Args:
+        config: The run's configuration, as plain data.
+    """
+    root = _root(config)
+    if root is not None:
+        # Only a folder that is there: what another class calls its root may be an address.
+        return str(expanded(root).absolute()) if expanded(root).is_dir() else root
+    if (
+        _is_ours(config)
+        and expanded(config["runs_dir"]).is_absolute()
+        and "BCL_DATA" not in os.environ
+        and data_folder(None).is_dir()
+    ):
+        return str(data_folder(None).absolute())
+    return None
+
+
+def root_of_run(recorded: Mapping[str, Any], run: Path) -> str | None:
+    """The folder where the data of an existing run are, from the folder where this process is.
+
+    What the file says, if that is there; else where this machine has its data (``BCL_DATA`` or
+    ``data``), if that is there; else what the file says or ``data``, seen from where the run began.
+
+    Args:
+        recorded: The run's configuration, as its file says it.
+        run: The run's folder.
+
+    Returns:
+        The folder; `None` for where this machine has its data.
+    """
+    root = _root(recorded)
+    if root is not None and expanded(root).is_dir():
+        return root
+    relative = root is not None and not expanded(root).is_absolute()
+    if not relative:
+        if not _is_ours(recorded):
+            return root
+        root = None
+        if "BCL_DATA" in os.environ or data_folder(None).is_dir():
+            return None
+    began = _where_it_began(recorded, run)
+    there = None if began is None else began / (root or data_folder(None))
+    return root if there is None or not there.is_dir() else str(there)
+
+
+def _root(config: Mapping[str, Any]) -> str | None:
+    root = ((config.get("data") or {}).get("init_args") or {}).get("root")
+    return root if isinstance(root, str) else None
+
+
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    # What another class does without a root is its own affair.
+    return str((config.get("data") or {}).get("class_path")).startswith("bclightning.")
+
+
+def _where_it_began(recorded: Mapping[str, Any], run: Path) -> Path | None:
+    """The folder that a run's own folder leads back to: the one that has RUNS_DIR in it."""
+    runs_dir = expanded(str(recorded.get("runs_dir")))
+    path = run.resolve()
+    depth = len(runs_dir.parts) + 2
+    if runs_dir.is_absolute() or ".." in runs_dir.parts or len(path.parts) <= depth:
+        return None
+    began = Path(*path.parts[:-depth])
+    return began if path.parent.parent == began / runs_dir else None

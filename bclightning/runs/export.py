@@ -1,7 +1,6 @@
 """A trained network as a packed file, which is tested before it takes its place."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,17 @@ from torch import Tensor
 
 from bclightning import __version__
 from bclightning.data import ImageDataModule
-from bclightning.errors import UserError
+from bclightning.errors import MachineError, UserError
 from bclightning.evaluation import default_evaluation, error_rate
 from bclightning.inference import PackedModel, PackedNetwork
-from bclightning.inference.onnx import as_onnx, onnx_scores
+from bclightning.inference.onnx import add_metadata, input_description, onnx_scores, write_onnx
 from bclightning.nn import evaluating_with, reestimate_batch_norm_
 from bclightning.runs.notices import logger
 from bclightning.runs.rebuild import TrainedNetwork
 from bclightning.runs.record import RunRecord
+from bclightning.runs.scratch import scratch_folder
 from bclightning.seeds import SEEDING
-from bclightning.storage import checked_target, flush_folder, replacing
+from bclightning.storage import checked_target, flush_folder
 from bclightning.training import Classifier
 from bclightning.training.batch_norm import statistics_batches
 from bclightning.vocabulary import AS_TRAINED, RE_ESTIMATED, BatchNormStatistics
@@ -48,6 +48,7 @@ class Exported:
         error_of_run: Test error of the run's network with the same weights, in percent.
         batch_norm: Batch-norm statistics that were folded into the model.
         float_bytes: Size of the network with every parameter in 32 bits.
+        input: What goes into an ONNX graph, in words; ``None`` for a packed model.
     """
 
     files: list[Path]
@@ -55,6 +56,7 @@ class Exported:
     error_of_run: float
     batch_norm: BatchNormStatistics
     float_bytes: int
+    input: str | None = None
 
 
 def export(
@@ -68,7 +70,8 @@ def export(
     """Write a trained network with one bit a binary weight.
 
     The written file is read again and tested on the test set's raw pixels before it takes its
-    place.
+    place: a packed model by `bclightning.inference`, a graph by onnxruntime alone, since it holds
+    its preprocessing.
 
     Args:
         network: The trained network.
@@ -81,6 +84,7 @@ def export(
     Raises:
         UserError: The network has no binary weights or is not a chain of layers, the images are
             not known, or the written model's test error is not the run's; then no file is left.
+        MachineError: The disk is full, or the file cannot be written.
     """
     model, data = network.model, network.data
     if not isinstance(model, Classifier):
@@ -95,6 +99,9 @@ def export(
         )
     title = Path(network.name).stem if network.folder is None else network.folder.run_id
     target = checked_target(output or f"{title}.{_ENDINGS[format]}")
+    if not os.access(target.parent, os.W_OK):
+        # Before the work is done, and not after it.
+        raise MachineError(f"{target} cannot be written: {target.parent} is read-only")
     statistics = batch_norm or default_evaluation(model)[1]
     logger.info("packing and testing %s ...", target)
     data.setup("test")
@@ -103,9 +110,9 @@ def export(
     tests = _Tests(data)
     if tolerance is None:
         tolerance = max(TOLERANCE, 100.0 / len(tests.labels) + 1e-9)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as place:
+    with scratch_folder(target) as place:
         write = _write_onnx if format == "onnx" else _write_packed
-        trials = write(packed, Path(place) / target.name, tests)
+        trials = write(packed, place / target.name, tests)
         error = packed.about["test_error"]
         if abs(error - error_of_run) > tolerance:
             raise UserError(
@@ -118,7 +125,8 @@ def export(
             # The model last: what it needs is there before it.
             os.replace(trial, file)
         flush_folder(target.parent)
-    return Exported(files, error, error_of_run, statistics, packed.float_bytes)
+    taken = input_description(packed, tests.for_graph().dtype) if format == "onnx" else None
+    return Exported(files, error, error_of_run, statistics, packed.float_bytes, taken)
 
 
 def _pack(
@@ -170,6 +178,12 @@ class _Tests:
         ):
             yield network.prepare(pixels), labels
 
+    def for_graph(self) -> Tensor:
+        """The raw pixels in the smallest dtype that holds them: uint8, else float32."""
+        low, high = self.pixels.aminmax()
+        whole = low >= 0 and high <= 255 and torch.equal(self.pixels, self.pixels.round())
+        return self.pixels.to(torch.uint8 if whole else torch.float32)
+
 
 def _write_packed(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
     """Write the model, test what can be read of the file, and write that into it."""
@@ -185,18 +199,17 @@ def _write_packed(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
 
 
 def _write_onnx(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
-    """Write the graph, after comparing its scores with torch's for every test image."""
+    """Write the graph, after testing it on raw pixels and comparing its scores with torch's."""
+    pixels = tests.for_graph()
+    files = write_onnx(model, path, pixels.dtype)
+    scores = onnx_scores(path, pixels, BATCH_SIZE)
     network = PackedNetwork(model, "float32")
-    path.write_bytes(as_onnx(model))
-    wrong = 0
-    for images, labels in tests.prepared_by(network):
-        scores, ours = onnx_scores(path, images), network(images)
-        scale = float(ours.abs().max())
-        if not torch.allclose(scores, ours, rtol=1e-3, atol=1e-4 * scale):
-            raise UserError("onnxruntime computes other scores than torch; nothing was written")
-        wrong += int((scores.argmax(1) != labels).sum())
-    count = len(tests.labels)
-    model.about.update(test_error=100.0 * wrong / count, test_images=count)
-    with replacing(path) as file:
-        file.write(as_onnx(model))
-    return [path]
+    ours = torch.cat([network(images) for images, _ in tests.prepared_by(network)])
+    scale = float(ours.abs().max())
+    if not torch.allclose(scores, ours, rtol=1e-3, atol=1e-4 * scale):
+        raise UserError("onnxruntime computes other scores than torch; nothing was written")
+    wrong, count = int((scores.argmax(1) != tests.labels).sum()), len(tests.labels)
+    measured = {"test_error": 100.0 * wrong / count, "test_images": count}
+    model.about.update(measured)
+    add_metadata(path, measured)
+    return files

@@ -2,17 +2,22 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+import shlex
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
 from bclightning.errors import MachineError, UserError
-from bclightning.storage import TEMPORARY_SUFFIX, full_disk
+from bclightning.storage import TEMPORARY_SUFFIX, full_disk, home_expanded
 
 # A process that held a run's lock and was just killed may need a moment to be gone.
 LOCK_TIMEOUT_SECONDS = 5.0
+
+# Held by the process that trains the run, in its folder.
+LOCK = ".lock"
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -83,54 +88,94 @@ class RunFolder:
         """The folder of ``last.ckpt`` and ``best.ckpt``."""
         return self.path / "checkpoints"
 
-    def create(self) -> None:
-        """Make the folder of a new run.
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Make the folder of a new run, and keep other processes from it until the block ends.
+
+        The block must write the configuration: a folder without one, as a kill leaves it, is for
+        whoever claims it next.
 
         Raises:
-            UserError: It exists, and nothing in it was touched; or it cannot be made.
+            UserError: There is such a run, or the folder has files that are no run's.
+            MachineError: The folder cannot be made, or another process is about to begin this run.
         """
+        self._refuse_if_taken()
         try:
-            # A run that was killed before it had a configuration left no more than folders.
-            if self.path.is_dir() and all(path.is_dir() for path in self.path.rglob("*")):
-                self.checkpoints.mkdir(exist_ok=True)
-                return
-            self.path.mkdir(parents=True)
-            self.checkpoints.mkdir()
-        except FileExistsError as error:
-            raise UserError(
-                f"the run folder {self.path} exists; give another --run_id, "
-                f"or resume that run: bcl fit --resume {self.path}"
-            ) from error
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             raise full_disk(error, self.path) or MachineError(
                 f"the run folder {self.path} cannot be made: {error.strerror}; "
                 "give another --runs_dir"
             ) from error
+        with self.lock(self._refuse_if_taken):
+            yield
+
+    def _refuse_if_taken(self) -> None:
+        try:
+            if self.config.exists():
+                raise UserError(
+                    f"the run folder {self.path} exists; give another --run_id, "
+                    f"or resume that run: bcl fit --resume {shlex.quote(str(self.path))}"
+                )
+            within = self.path.rglob("*") if self.path.is_dir() else ()
+            files = [path for path in within if not path.is_dir()]
+        except OSError as error:
+            raise MachineError(
+                f"the run folder {self.path} cannot be read: {error.strerror}; "
+                "give another --runs_dir"
+            ) from error
+        for file in files:
+            # What a run leaves that was killed before it had a configuration.
+            if file.name != LOCK and not file.name.endswith(TEMPORARY_SUFFIX):
+                raise UserError(
+                    f"the folder {self.path} exists; give another --run_id, or move it away: "
+                    f"it holds {file.name}, which no run left there"
+                )
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Keep other processes from training the same run; the lock ends with its process.
+
+        Args:
+            check: Called before each try for the lock, and once it is held; an error ends the wait.
 
         Raises:
             RunInUseError: Another process is training it.
+            MachineError: The lock cannot be written.
         """
-        lock = filelock.FileLock(self.path / ".lock")
+        lock = filelock.FileLock(self.path / LOCK)
+        self._acquire(lock, check)
         try:
-            lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
-        except filelock.Timeout as error:
-            raise RunInUseError(
-                f"the run {self.path} is being trained by another process; wait for it, or stop it"
-            ) from error
-        try:
+            check()
             yield
         finally:
             lock.release()
 
+    def _acquire(self, lock: filelock.BaseFileLock, check: Callable[[], None]) -> None:
+        end = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        while True:
+            check()
+            try:
+                lock.acquire(timeout=min(0.2, LOCK_TIMEOUT_SECONDS))
+                return
+            except filelock.Timeout as error:
+                if time.monotonic() >= end:
+                    raise RunInUseError(
+                        f"the run {self.path} is being trained by another process; "
+                        "wait for it, or stop it"
+                    ) from error
+            except (OSError, NotImplementedError) as error:
+                raise MachineError(
+                    f"the run {self.path} cannot be locked: {getattr(error, 'strerror', error)}; "
+                    "copy it to a folder where files can be written and locked"
+                ) from error
+
     def in_use(self) -> bool:
         """Whether a process on this machine trains the run now."""
-        if not (self.path / ".lock").exists():
+        if not (self.path / LOCK).exists():
             return False
-        lock = filelock.FileLock(self.path / ".lock")
+        lock = filelock.FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -154,9 +199,11 @@ class RunFolder:
         Raises:
             UserError: There is no such run, or several with that id.
         """
-        if (Path(run) / "config.yaml").is_file():
-            # A dot has no name of its own, and a run is called like its folder.
-            return cls(Path(run) if Path(run).name else Path(run).resolve())
+        run = home_expanded(run)
+        path = Path(run)
+        if _is_file(path / "config.yaml"):
+            # Dots have no name of their own, and a run is called like its folder.
+            return cls(path if path.name.strip(".") else path.resolve())
         found = sorted(Path(runs_dir).glob(f"*/{run}/config.yaml")) if _NAME.fullmatch(run) else []
         if len(found) == 1:
             return cls(found[0].parent)
@@ -166,3 +213,11 @@ class RunFolder:
         raise UserError(
             f"there is no run {run!r}: give the folder of a run, or its id below {runs_dir}"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name that is too long for a file, or a folder that may not be read.
+        return False

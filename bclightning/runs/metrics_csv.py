@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bclightning.errors import MachineError, UserError
 from bclightning.storage import write_text
 
 EPOCH = "epoch"
@@ -30,6 +31,9 @@ class MetricsTable:
     Args:
         path: The CSV file; rows that are there already are read.
 
+    Raises:
+        UserError: The file is not a table of metrics; the sentence says where.
+
     Example:
         >>> import tempfile
         >>> table = MetricsTable(Path(tempfile.mkdtemp()) / "metrics.csv")
@@ -43,12 +47,15 @@ class MetricsTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
-        if path.exists():
+        try:
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [
-                    {key: float(value) for key, value in row.items() if value}
-                    for row in csv.DictReader(file)
-                ]
+                self.rows = [_numbers(row) for row in csv.DictReader(file)]
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise MachineError(f"{path} cannot be read: {error.strerror}") from error
+        except (csv.Error, ValueError) as error:
+            raise UserError(f"{path} is not a table of metrics: {error}") from error
 
     def append(self, epoch: int, metrics: dict[str, float]) -> None:
         """Add the row of an epoch; rows of this and later epochs, of a stopped run, make room."""
@@ -69,3 +76,21 @@ class MetricsTable:
         writer.writeheader()
         writer.writerows({**row, EPOCH: int(row[EPOCH])} for row in self.rows)
         write_text(self.path, text.getvalue())
+
+
+def _numbers(row: dict[str | None, str | list[str] | None]) -> dict[str, float]:
+    """The numbers of a row, which has none where a cell is empty.
+
+    Raises:
+        ValueError: A cell holds something else, or the row has no epoch or too many cells.
+    """
+    numbers = {}
+    for key, text in row.items():
+        if key is None or isinstance(text, list):
+            raise ValueError("a row has more cells than there are columns")
+        if text:
+            numbers[key] = float(text)
+    epoch = numbers.get(EPOCH, -1.0)
+    if not (epoch >= 0 and epoch.is_integer()):
+        raise ValueError(f"a row has the epoch {row.get(EPOCH)!r}")
+    return numbers

@@ -22,5 +22,7 @@ def quiet_lightning() -> None:
     """Keep Lightning's notes on devices and tips off the screen; other warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Who asks for a profile wants to read it.
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
     for message in _DO_NOT_HOLD:
         warnings.filterwarnings("ignore", message)

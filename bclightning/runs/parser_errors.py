@@ -1,11 +1,15 @@
 """One sentence out of the parser's many lines, with a suggestion for a misspelled option."""
 
-import importlib
+import contextlib
 import inspect
 import re
-from collections.abc import Iterable
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
 
-from bclightning.errors import nearest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from bclightning.errors import UserError, nearest
 
 # Lines of jsonargparse that frame an error without saying what it is.
 _FRAME = re.compile(
@@ -62,6 +66,35 @@ def format_parser_error(message: str, options: Iterable[str]) -> str:
     return f"--{key}: {cause}" if key and not key.startswith("config") else cause
 
 
+@contextlib.contextmanager
+def lightning_errors() -> Iterator[None]:
+    """Say in one sentence what Lightning refuses, of which it notices some in training only.
+
+    Raises:
+        UserError: Lightning's own code refused a setting; the message is Lightning's.
+
+    Example:
+        >>> try:
+        ...     with lightning_errors():
+        ...         raise MisconfigurationException("no metric   of that name")
+        ... except UserError as error:
+        ...     print(error)
+        no metric of that name
+    """
+    try:
+        yield
+    except (MisconfigurationException, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        if isinstance(error, MisconfigurationException) or _raised_by_lightning(error):
+            raise UserError(" ".join(str(error).split())) from error
+        raise
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning's own code raised an error, and nothing that it called."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).startswith("lightning.")
+
+
 def _clear(line: str, given: str | None) -> str:
     expected = re.fullmatch(r"Expected an? (.+?)\.?(?: Got value: (.*))?", line)
     if not expected:
@@ -77,6 +110,7 @@ def _clear(line: str, given: str | None) -> str:
 def _arguments(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     try:
-        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-    except (ImportError, AttributeError, TypeError, ValueError):
+        # Imported by the parser, if it is a class; the name may also be any text of the message.
+        return list(inspect.signature(getattr(sys.modules[module], name)).parameters)
+    except (KeyError, AttributeError, TypeError, ValueError):
         return []

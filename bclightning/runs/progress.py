@@ -1,5 +1,6 @@
 """Progress of a run: bars and time left on a terminal, a line an epoch elsewhere."""
 
+import functools
 import time
 from typing import Any
 
@@ -45,13 +46,18 @@ class RunProgress(ProgressBar):
         super().__init__()
         self._total = epochs
         self._checkpoint: RunCheckpoint | None = None
-        self._console = console or Console(stderr=True)
+        self._given_console = console
         self._bars: Progress | None = None
         self._epochs: TaskID | None = None
         self._batches: TaskID | None = None
         self._enabled = True
         self._first_epoch = 0
         self._started = self._shown = 0.0
+
+    @functools.cached_property
+    def _console(self) -> Console:
+        # Made when it is used, since with ddp_spawn a callback is sent to other processes before.
+        return self._given_console or Console(stderr=True)
 
     @property
     def is_enabled(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from bclightning.errors import UserError
-from bclightning.runs.checkpoint import load_checkpoint
+from bclightning.runs.checkpoint_io import load_checkpoint
 from bclightning.runs.config import RunConfig
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
@@ -101,12 +101,13 @@ def load_weights(model: LightningModule, path: str | Path) -> None:
         UserError: The file is not a checkpoint, or it belongs to another network.
     """
     state = load_checkpoint(path)["state_dict"]
-    if isinstance(model, Classifier) and not any(key.startswith("network.") for key in state):
+    bare = not any(str(key).startswith("network.") for key in state)
+    if isinstance(model, Classifier) and bare:
         state = {f"network.{key}": value for key, value in state.items()}
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[1:2]
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        lines = str(error).strip().splitlines()
         raise UserError(
-            f"the checkpoint {path} belongs to another network: {' '.join(first).strip()}"
+            f"the checkpoint {path} belongs to another network: {' '.join(lines[1:2] or lines)}"
         ) from error

@@ -4,10 +4,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bclightning.errors import UserError, nearest
-from bclightning.runs.yaml_text import load_yaml
+from bclightning.storage import expanded, home_expanded
+from bclightning.yaml_files import parse_yaml, read_text
 
 # What older versions called an option, in files that were written then.
 _RENAMED_GROUPS = {"job": "purpose"}
@@ -33,7 +32,7 @@ def resolve_recipe(name: str) -> Path:
         >>> resolve_recipe("digits.yaml").name
         'digits.yaml'
     """
-    path = Path(name)
+    path = expanded(name)
     if path.is_file():
         return path
     known = recipe_names()
@@ -49,6 +48,8 @@ def resolve_recipe(name: str) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """Read a configuration file, with the options of older versions under today's names.
 
+    A path in it may begin with ``~/``, the user's own folder.
+
     Raises:
         UserError: The file cannot be read, or is no YAML mapping.
 
@@ -56,11 +57,7 @@ def read_config(path: Path) -> dict[str, Any]:
         >>> read_config(resolve_recipe("digits.yaml"))["trainer"]
         {'max_epochs': 50}
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}") from error
-    return parse_config(text, path)
+    return parse_config(read_text(path), path)
 
 
 def parse_config(text: str, path: Path) -> dict[str, Any]:
@@ -69,12 +66,14 @@ def parse_config(text: str, path: Path) -> dict[str, Any]:
     Args:
         text: The file's text.
         path: The file, as errors name it.
+
+    Raises:
+        UserError: It is no YAML mapping.
     """
     try:
-        content = load_yaml(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a readable YAML file: {reason}") from error
+        content = home_expanded(parse_yaml(text))
+    except UserError as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a configuration: give a YAML file of options and values")
     config: dict[str, Any] = {

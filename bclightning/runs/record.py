@@ -1,12 +1,13 @@
 """The record of a run: everything that a comparison, an export or a repetition needs."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict, get_type_hints
 
-from bclightning.errors import UserError
+from bclightning.errors import MachineError, UserError
 from bclightning.runs.folder import checked_name
+from bclightning.runs.json_types import AnyFloat, WrongTypeError, checker
 from bclightning.seeds import SEEDING
 from bclightning.storage import write_text
 from bclightning.vocabulary import TEST_ERROR, VAL_ERROR, MonitorMode, Stage, Status
@@ -21,6 +22,30 @@ _RENAMED = {
     "chosen": "evaluation",
 }
 _RENAMED_IN_TEST = {"error": "value", "members": "ensemble_size"}
+
+
+class _TestResult(TypedDict):
+    weights: str
+    batch_norm: str
+    value: AnyFloat
+    ensemble_size: NotRequired[int]
+
+
+class _Evaluation(TypedDict, total=False):
+    weights: str
+    batch_norm: str
+
+
+class _Code(TypedDict):
+    commit: str
+    dirty: bool
+
+
+class _Part(TypedDict):
+    started: str
+    versions: dict[str, str]
+    git: _Code | None
+    machine: dict[str, Any]
 
 
 @dataclass
@@ -89,10 +114,10 @@ class RunRecord:
     monitor: str = VAL_ERROR
     monitor_mode: MonitorMode = "min"
     best_epoch: int | None = None
-    best_score: float | None = None
+    best_score: AnyFloat | None = None
     test_metric: str = TEST_ERROR
-    test: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: dict[str, str] = field(default_factory=dict)
+    test: Annotated[list[dict[str, Any]], list[_TestResult]] = field(default_factory=list)
+    evaluation: Annotated[dict[str, str], _Evaluation] = field(default_factory=dict)
     split_sizes: dict[str, int] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
     binary_weights: int = 0
@@ -100,9 +125,9 @@ class RunRecord:
     float_bytes: int = 0
     packed_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
-    git: dict[str, Any] | None = None
+    git: Annotated[dict[str, Any] | None, _Code | None] = None
     machine: dict[str, Any] = field(default_factory=dict)
-    parts: list[dict[str, Any]] = field(default_factory=list)
+    parts: Annotated[list[dict[str, Any]], list[_Part]] = field(default_factory=list)
     wandb: dict[str, str] = field(default_factory=dict)
     started: str = ""
     finished: str = ""
@@ -151,6 +176,21 @@ class RunRecord:
         self.started = before.started
         self.versions, self.git, self.machine = before.versions, before.git, before.machine
 
+    def check(self, where: str) -> None:
+        """See that each field is of its type.
+
+        Args:
+            where: Where the record comes from, for the error message.
+
+        Raises:
+            UserError: A field is of another type.
+        """
+        try:
+            for name, check in _CHECKS.items():
+                check(getattr(self, name), name)
+        except WrongTypeError as error:
+            raise _incomplete(where, str(error)) from error
+
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
@@ -160,16 +200,18 @@ class RunRecord:
         """Read a record of this format or an earlier one.
 
         Raises:
-            UserError: The file is missing, half-written, or of a later format.
+            UserError: The file is missing, half-written or of a later format, or a field of it is
+                missing or of another type.
+            MachineError: The file cannot be read.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(f"there is no run record {path}") from error
-        except ValueError as error:
-            raise UserError(
-                f"{path} is not a complete run record; remove it or run again"
-            ) from error
+        except OSError as error:
+            raise MachineError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise _incomplete(str(path), "it is not JSON") from error
         return cls.parse(content, str(path))
 
     @classmethod
@@ -181,38 +223,71 @@ class RunRecord:
             where: Where it comes from, for the error message.
 
         Raises:
-            UserError: A field is missing, the format is a later one, or the name of the run or the
-                experiment is not a valid name.
+            UserError: A field is missing or of another type, the format is a later one, or the name
+                of the run or the experiment is not a valid name.
         """
         try:
-            version = content["format"]
-            if version > FORMAT:
-                raise UserError(
-                    f"{where} has format {version}, and this version reads formats up to {FORMAT}; "
-                    "install a newer bclightning"
-                )
-            if version < FORMAT:
-                content = _of_format_1(content)
-            record = cls(**{key: value for key, value in content.items() if key in _KNOWN})
-            # They become names of folders.
-            checked_name(record.run_id, f"run_id in {where}")
-            checked_name(record.experiment, f"experiment in {where}")
-            return record
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{where} is not a complete run record; remove it or run again"
-            ) from error
+            content = _of_this_format(content, where)
+            record = cls(**{key: content[key] for key in _CHECKS if key in content})
+        except WrongTypeError as error:
+            raise _incomplete(where, str(error)) from error
+        # They become names of folders.
+        checked_name(record.run_id, f"run_id in {where}")
+        checked_name(record.experiment, f"experiment in {where}")
+        return record
 
 
-_KNOWN = frozenset(entry.name for entry in fields(RunRecord))
+_CHECKS = {
+    name: checker(hint) for name, hint in get_type_hints(RunRecord, include_extras=True).items()
+}
+
+_NEEDED = [
+    entry.name
+    for entry in fields(RunRecord)
+    if entry.default is MISSING and entry.default_factory is MISSING
+]
+
+
+def _incomplete(where: str, what: str) -> UserError:
+    return UserError(f"{where} is not a complete run record: {what}; remove it or run again")
+
+
+def _of_this_format(content: Any, where: str) -> dict[str, Any]:
+    """The fields of a record under today's names, each checked."""
+    if type(content) is not dict:
+        raise WrongTypeError("it must be a JSON object")
+    if "format" not in content:
+        raise WrongTypeError("format is missing")
+    version = content["format"]
+    _CHECKS["format"](version, "format")
+    if version < 1:
+        raise WrongTypeError(f"format must be a whole number from 1 on, and it is {version}")
+    if version > FORMAT:
+        raise UserError(
+            f"{where} has format {version}, and this version reads formats up to {FORMAT}; "
+            "install a newer bclightning"
+        )
+    if version < FORMAT:
+        content = _of_format_1(content)
+    for name in _NEEDED:
+        if name not in content:
+            raise WrongTypeError(f"{name} is missing")
+    for name, check in _CHECKS.items():
+        if name in content:
+            check(content[name], name)
+    return content
 
 
 def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
     """A record of format 1 under today's names."""
     renamed = {_RENAMED.get(key, key): value for key, value in content.items()}
     renamed |= {"seeding": 1, "format": FORMAT}
-    renamed["test"] = [
-        {_RENAMED_IN_TEST.get(key, key): value for key, value in entry.items()}
-        for entry in content.get("test", [])
-    ]
+    test = renamed.get("test")
+    if type(test) is list:
+        renamed["test"] = [
+            {_RENAMED_IN_TEST.get(key, key): value for key, value in entry.items()}
+            if type(entry) is dict
+            else entry
+            for entry in test
+        ]
     return renamed

@@ -3,12 +3,17 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -18,21 +23,34 @@ from bclightning.errors import UserError
 from bclightning.evaluation import default_evaluation
 from bclightning.nn import binary_layers
 from bclightning.runs.allocator import keep_freed_memory
-from bclightning.runs.callbacks import FirstEpochs, SeedEachEpoch
-from bclightning.runs.checkpoint import RunCheckpoint, WholeFileCheckpointIO, load_checkpoint
+from bclightning.runs.callbacks import FirstEpochs, ResumeAfterEpoch, SeedEachEpoch
+from bclightning.runs.checkpoint import RunCheckpoint
+from bclightning.runs.checkpoint_io import (
+    WholeFileCheckpointIO,
+    load_checkpoint,
+    require_resumable,
+)
 from bclightning.runs.config import BuiltRun, RunConfig
 from bclightning.runs.data import SharedData, data_name, has_loader
 from bclightning.runs.evaluate import evaluate
 from bclightning.runs.first_layer import save_first_layer
 from bclightning.runs.folder import RunFolder, checked_name
 from bclightning.runs.hyperparameters import hyperparameters_of
-from bclightning.runs.interrupt import Interrupted, interruptible
+from bclightning.runs.interrupt import interruptible, interruption_of, stop_if_asked
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.notices import logger
+from bclightning.runs.parser_errors import lightning_errors
 from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import load_weights, reported_metric
 from bclightning.runs.record import RunRecord
+from bclightning.runs.threads import (
+    check_threads,
+    may_choose,
+    preserving_threads,
+    recorded_threads,
+    suits_one_thread,
+)
 from bclightning.seeds import SEEDING, RunSeeds
 from bclightning.tracking.logger import TrackingLogger, start_tracking
 from bclightning.tracking.mode import decide_mode
@@ -49,6 +67,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     data: SharedData | None = None,
     epochs: int | None = None,
+    threads: int | None = None,
 ) -> RunRecord:
     """Train a network, test its best epoch, and record both in a folder of its own.
 
@@ -61,6 +80,9 @@ def fit(
         callbacks: Callbacks beside those of the configuration.
         data: Loaded data that runs of one process share.
         epochs: Number of epochs to train at most, as the whole run would begin; nothing is tested.
+        threads: Number of torch's threads while this runs. If ``None``, that of the run which is
+            resumed, else torch's own, but one where the network is too small for more and
+            ``OMP_NUM_THREADS`` is not set.
 
     Returns:
         The record; that of the run as it is, if it was finished already.
@@ -86,16 +108,16 @@ def fit(
     """
     if not isinstance(config, RunConfig):
         config = RunConfig.load(config)
-    seeding = SEEDING
+    recorded = None
     if config.run is not None:
         _refuse_changes(config)
-        if config.run.record.exists():
-            record = RunRecord.read(config.run.record)
-            if record.status == "finished":
-                logger.info("the run %s is finished, and stays as it is", config.run.path)
-                return record
-            seeding = record.seeding
-    return _start(config, callbacks, data, epochs, seeding)
+        # Before its lock, which there cannot be where nobody may write.
+        if (record := _finished(config.run)) is not None:
+            return record
+        if (before := _record_of(config.run)) is not None:
+            recorded = recorded_threads(before)
+    threads = check_threads(threads, recorded)
+    return _start(config, callbacks, data, epochs, SEEDING, threads)
 
 
 def fit_as_recorded(
@@ -105,11 +127,12 @@ def fit_as_recorded(
 
     Args:
         config: Configuration of the new run.
-        record: The record, which says how random numbers were derived from the seed.
+        record: The record, which says how random numbers were derived from the seed, and on how
+            many threads a CPU made its sums.
         callbacks: Callbacks beside those of the configuration.
         epochs: Number of epochs; nothing is tested.
     """
-    return _start(config, callbacks, None, epochs, record.seeding)
+    return _start(config, callbacks, None, epochs, record.seeding, recorded_threads(record))
 
 
 def _start(
@@ -118,18 +141,39 @@ def _start(
     data: SharedData | None,
     epochs: int | None,
     seeding: int,
+    threads: int | None,
 ) -> RunRecord:
     if (config["trainer.max_epochs"] or 0) < 1:
         raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
+    for option, without in (("enable_checkpointing", False), ("barebones", True)):
+        if config[f"trainer.{option}"] is without:
+            raise UserError(
+                f"--trainer.{option} {str(without).lower()} cannot be: a run keeps checkpoints, "
+                "which it is resumed from and judged by; leave the option out"
+            )
     keep_freed_memory()
-    with interruptible():
+    with interruptible(), preserving_threads(), contextlib.ExitStack() as held:
+        before = None
+        if config.run is not None:
+            # What is read of the run is read while nobody else can change it.
+            held.enter_context(_only_in_first_process(config.run.lock))
+            if (record := _finished(config.run)) is not None:
+                return record
+            before = _record_of(config.run)
+            seeding = before.seeding if before else seeding
+        config.check_readable()
+        if threads is not None:
+            torch.set_num_threads(threads)
         built = config.build()
+        if threads is None and may_choose(config["trainer.accelerator"]):
+            _choose_threads(built)
         if isinstance(built.data, ImageDataModule):
             built.data.use_seeds(config["seed_everything"], seeding)
             # Before there is a folder: a run that has no data has nothing to remember.
             (data or SharedData()).provide(built.data, config.plain()["data"])
-        run = _Run(config, built, callbacks, epochs, seeding)
-        if config["warm_start"] and not run.checkpoint.last_path.exists():
+        _set_names(config, built, before)
+        run = _Run(config, built, callbacks, epochs, seeding, before)
+        if config["warm_start"] and not run.resumes:
             # Later on its file is not needed, and may be gone.
             load_weights(built.model, config["warm_start"])
         if config.run is None:
@@ -137,8 +181,34 @@ def _start(
             if isinstance(built.data, ImageDataModule) and isinstance(built.model, Classifier):
                 device = run.trainer.strategy.root_device
                 check_forward_pass(built.model.network, built.data, device)
-            run.create_folder()
+            held.enter_context(_only_in_first_process(run.folder.claim))
         return run.go()
+
+
+def _only_in_first_process(
+    lock: Callable[[], AbstractContextManager[None]],
+) -> AbstractContextManager[None]:
+    """A lock that the first of the processes that train together holds for all of them."""
+    return lock() if is_first_process() else contextlib.nullcontext()
+
+
+def _record_of(folder: RunFolder) -> RunRecord | None:
+    return RunRecord.read(folder.record) if folder.record.exists() else None
+
+
+def _finished(folder: RunFolder) -> RunRecord | None:
+    """The record of a run that is finished; `None` for any other run."""
+    record = _record_of(folder)
+    if record is None or record.status != "finished":
+        return None
+    logger.info("the run %s is finished, and stays as it is", folder.path)
+    return record
+
+
+def _choose_threads(built: BuiltRun) -> None:
+    if suits_one_thread(built.model, built.data):
+        torch.set_num_threads(1)
+        logger.info("one thread, since more make steps this small no faster; --threads sets it")
 
 
 def regularizer_of(model: nn.Module) -> str:
@@ -173,12 +243,13 @@ class _Run:
         callbacks: Sequence[Callback],
         epochs: int | None,
         seeding: int,
+        before: RunRecord | None,
     ) -> None:
         self.config = config
         self.built = built
         self.callbacks = callbacks
         self.epochs = epochs
-        self.folder = config.run or _new_folder(config, built)
+        self.folder = _folder_of(config)
         self.checkpoint = RunCheckpoint(
             self.folder.checkpoints,
             MetricsTable(self.folder.metrics),
@@ -190,6 +261,7 @@ class _Run:
         tracks = config["trainer.logger"] is not False
         self.tracked = decide_mode(built.wandb, os.environ) if tracks else None
         ours = [
+            ResumeAfterEpoch(),
             SeedEachEpoch(RunSeeds(config["seed_everything"], seeding)),
             WeightStatistics(),
             self.checkpoint,
@@ -197,49 +269,63 @@ class _Run:
             *([] if epochs is None else [FirstEpochs(epochs)]),
         ]
         self.trainer = config.build_trainer(ours, [WholeFileCheckpointIO()])
-        self.record = _describe(config, built, self.folder, self.trainer, seeding)
-        if self.folder.record.exists():
-            self.record.resume_from(RunRecord.read(self.folder.record))
+        self.record = _describe(config, built, self.trainer, seeding)
+        if before is not None:
+            self.record.resume_from(before)
 
-    def create_folder(self) -> None:
-        """Make the run's folder, in the first of the processes that train together."""
-        if is_first_process():
-            self.folder.create()
-            self.config.write(self.folder.config)
-            os.environ[FOLDER_VARIABLE] = str(self.folder.path)
+    @property
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.config.run is not None and self.checkpoint.last_path.exists()
 
     def go(self) -> RunRecord:
-        """Train, test, record and report."""
-        with self.folder.lock() if is_first_process() else contextlib.nullcontext():
-            return self._go()
-
-    def _go(self) -> RunRecord:
-        if is_first_process():
-            self.folder.remove_temporary_files()
-            self.record.write(self.folder.record)
-        exit_code = 1
+        """Train, test, record and report, in a folder that no other process trains in."""
         try:
-            self._track()
-            self._train()
-            if self.epochs is None:
-                self._test()
-            exit_code = 0
-        except Interrupted as interruption:
-            self._end("interrupted", interruption.signal_name)
-            if self.epochs is None:
+            self._begin()
+            exit_code = 1
+            try:
+                self._track()
+                self._provide_logger()
+                self._train()
+                # A stop that did not come through must not become a test, or a result.
+                stop_if_asked()
+                if self.epochs is None:
+                    self._test()
+                stop_if_asked()
+                exit_code = 0
+            finally:
+                if self.tracker is not None:
+                    self.tracker.finish(exit_code)
+            pruned = any(getattr(callback, "pruned", False) for callback in self.callbacks)
+            self._end("pruned" if pruned else "finished", "")
+        except BaseException as error:
+            interruption = interruption_of(error)
+            # On a full disk the older record stays, and the error that led here is the one to tell.
+            with contextlib.suppress(UserError):
+                if interruption is None:
+                    self._end("failed", f"{type(error).__name__}: {error}")
+                else:
+                    self._end("interrupted", interruption.signal_name)
+            if interruption is None:
+                raise
+            if self.epochs is None and self.folder.config.exists():
                 # A run of its first epochs alone leaves no folder to resume.
                 interruption.folder = self.folder.path
                 interruption.epochs = len(self.checkpoint.table.rows)
-            raise
-        except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            if self.tracker is not None:
-                self.tracker.finish(exit_code)
-        pruned = any(getattr(callback, "pruned", False) for callback in self.callbacks)
-        self._end("pruned" if pruned else "finished", "")
+            raise interruption from None
         return self.record
+
+    def _begin(self) -> None:
+        """Write, in the first of the processes that train together, what the run is read from."""
+        if not is_first_process():
+            return
+        self.folder.remove_temporary_files()
+        if self.config.run is None:
+            self.config.write(self.folder.config)
+            os.environ[FOLDER_VARIABLE] = str(self.folder.path)
+        # Before any epoch: one record that cannot be read again stops every later comparison.
+        RunRecord.parse(asdict(self.record), str(self.folder.record))
+        self.record.write(self.folder.record)
 
     def _track(self) -> None:
         if self.tracked is None or not is_first_process():
@@ -279,6 +365,13 @@ class _Run:
         if self.tracker is not None:
             self.trainer.loggers = [*self.trainer.loggers, self.tracker]
 
+    def _provide_logger(self) -> None:
+        """Give callbacks that do not work without a logger one that logs nothing."""
+        needing = (LearningRateMonitor, DeviceStatsMonitor)
+        if not self.trainer.loggers and any(isinstance(c, needing) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            # What they find is among the metrics all the same.
+            self.trainer.loggers = [DummyLogger()]
+
     def _train(self) -> None:
         last = self.checkpoint.last_path
         if not last.exists():
@@ -286,20 +379,52 @@ class _Run:
             # metrics that it left belong to no checkpoint.
             self.folder.metrics.unlink(missing_ok=True)
             self.checkpoint.table.rows.clear()
-        self.trainer.fit(
-            self.built.model,
-            datamodule=self.built.data,
-            ckpt_path=last if last.exists() else None,
-            weights_only=True,
-        )
+            self._fit(None)
+            return
+        require_resumable(last, self.checkpoint.best_path)
+        try:
+            self._fit(last)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if self.checkpoint.started or interruption_of(error):
+                raise
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"the run cannot be resumed from {last}, which does not fit it: {what:.300}"
+            ) from error
+
+    def _fit(self, checkpoint: Path | None) -> None:
+        with lightning_errors():
+            self.trainer.fit(
+                self.built.model,
+                datamodule=self.built.data,
+                ckpt_path=checkpoint,
+                weights_only=True,
+            )
 
     def _test(self) -> None:
         """Test the best epoch; only now, and never while a setting is searched for."""
-        if not is_first_process() or not self.checkpoint.best_path.exists():
+        if not is_first_process() or not self.checkpoint.last_path.exists():
+            return
+        if not self.checkpoint.best_path.exists():
+            logger.info(
+                "no validation, so no epoch is the best and none is tested; "
+                "the weights of the last one are in %s",
+                self.checkpoint.last_path,
+            )
             return
         model, data = self.built.model, self.built.data
         # With several processes the callback's memory is another process's; the file is not.
         saved = load_checkpoint(self.checkpoint.last_path)["callbacks"][self.checkpoint.state_key]
+        if saved["best_epoch"] is None:
+            # No epoch was validated.
+            return
         self.record.best_epoch = saved["best_epoch"]
         self.record.best_score = saved["best"]
         self.record.train_seconds = round(saved["seconds"], 1)
@@ -327,22 +452,18 @@ class _Run:
         self.record.reason = reason
         self.record.finished = now()
         if is_first_process():
-            # On a full disk the older record stays, and the error that led here is the one to tell.
-            with contextlib.suppress(UserError):
-                self.record.write(self.folder.record)
+            self.record.write(self.folder.record)
 
 
-def _describe(
-    config: RunConfig, built: BuiltRun, folder: RunFolder, trainer: Trainer, seeding: int
-) -> RunRecord:
+def _describe(config: RunConfig, built: BuiltRun, trainer: Trainer, seeding: int) -> RunRecord:
     """The record of a run that is about to begin."""
     model, data, purpose = built.model, built.data, built.purpose
     size = model_size(model)
     weights, statistics = default_evaluation(model)
     images = data if isinstance(data, ImageDataModule) else None
     return RunRecord(
-        run_id=config["run_id"] or folder.run_id,
-        experiment=config["experiment"] or folder.path.resolve().parent.name,
+        run_id=config["run_id"],
+        experiment=config["experiment"],
         regularizer=regularizer_of(model),
         data=data_name(data),
         seed=config["seed_everything"],
@@ -397,19 +518,33 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _new_folder(config: RunConfig, built: BuiltRun) -> RunFolder:
+def _set_names(config: RunConfig, built: BuiltRun, before: RunRecord | None) -> None:
+    """Decide what a run is called, which is not where its folder lies: folders are moved.
+
+    Raises:
+        UserError: A name could not be that of a folder, so that the record could not be read again.
+    """
+    experiment = config["experiment"] or (before and before.experiment) or data_name(built.data)
+    run_id = config["run_id"] or (before and before.run_id)
+    if not run_id and config.run is not None:
+        run_id = config.run.path.resolve().name
+    config.set_name(
+        checked_name(experiment, "--experiment"),
+        checked_name(run_id or _new_name(config, built), "--run_id"),
+    )
+
+
+def _new_name(config: RunConfig, built: BuiltRun) -> str:
+    # Runs that a script starts in the same second are told apart by two random bytes.
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    regularizer = regularizer_of(built.model)
+    return f"{data_name(built.data)}-{regularizer}-s{config['seed_everything']}-{stamp}"
+
+
+def _folder_of(config: RunConfig) -> RunFolder:
     inherited = os.environ.get(FOLDER_VARIABLE)
-    if not is_first_process() and inherited:
+    if config.run is None and not is_first_process() and inherited:
         return RunFolder(Path(inherited))
-    name = data_name(built.data)
-    experiment = checked_name(config["experiment"] or name, "--experiment")
-    run_id = config["run_id"]
-    if run_id is None:
-        # Runs that a script starts in the same second are told apart by two random bytes.
-        stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        regularizer = regularizer_of(built.model)
-        run_id = f"{name}-{regularizer}-s{config['seed_everything']}-{stamp}"
-    config.set_name(experiment, checked_name(run_id, "--run_id"))
     return config.folder
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bclightning.errors import UserError
-from bclightning.runs.config import RunConfig
+from bclightning.runs.allowed_code import AllowedCode
+from bclightning.runs.config import load_limited
 from bclightning.sweep.definition import Definition
 from bclightning.sweep.monitor import Monitor
 
@@ -13,6 +14,7 @@ def check(
     definition: Definition,
     recipe: Mapping[str, Any],
     options: Mapping[str, Any] | None = None,
+    allowed: AllowedCode | None = None,
 ) -> Monitor:
     """Build the network and the data module of each arm at the ends of the space.
 
@@ -20,6 +22,7 @@ def check(
         definition: The sweep's definition.
         recipe: Content of the recipe.
         options: Options of all runs beside the definition's, by dotted name.
+        allowed: What a definition may name that is data; all if ``None``.
 
     Returns:
         The metric that trials are judged by.
@@ -34,7 +37,7 @@ def check(
             given = {**definition.overrides, **own, **point, **(options or {})}
             try:
                 _refuse_main_module([recipe, given])
-                monitor = _build(recipe, given)
+                monitor = _build(recipe, given, allowed)
             except UserError as error:
                 where = "".join(f", {key}={value}" for key, value in point.items())
                 raise UserError(f"arm {arm}{where}: {error}") from error
@@ -48,9 +51,11 @@ def check(
     return next(iter(monitors))
 
 
-def _build(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> Monitor:
+def _build(
+    recipe: Mapping[str, Any], options: Mapping[str, Any], allowed: AllowedCode | None
+) -> Monitor:
     """Build a run's model and data module, and return the metric that it is judged by."""
-    config = RunConfig.load(recipe, options)
+    config = load_limited([dict(recipe), dict(options)], allowed)
     if (config["trainer.max_epochs"] or 0) < 1:
         raise UserError("trainer.max_epochs must be at least 1")
     if config["trainer.devices"] not in (1, "1"):

@@ -15,15 +15,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bclightning.errors import MachineError, UserError
 from bclightning.formatting import duration
+from bclightning.runs.allowed_code import AllowedCode
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
 from bclightning.sweep.messages import (
@@ -61,8 +61,17 @@ def start_worker_server(module: str) -> None:
     Args:
         module: Name of the module of the workers' main function.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([module])
-    forkserver.ensure_running()
+    if _start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+        forkserver.ensure_running()
+
+
+def _start_method() -> str:
+    """How workers are started: on Windows each one imports everything for itself."""
+    methods = multiprocessing.get_all_start_methods()
+    return "forkserver" if "forkserver" in methods else "spawn"
 
 
 @contextlib.contextmanager
@@ -84,11 +93,11 @@ class _Worker:
     """A worker process and the trial that it runs."""
 
     def __init__(self, number: int, log: Path, threads: int, main: WorkerMain) -> None:
-        context = multiprocessing.get_context("forkserver")
+        context: Any = multiprocessing.get_context(_start_method())
         self.connection, other_end = context.Pipe()
         self.log = log
         settings = WorkerSettings(number, threads, str(self.log), dict(os.environ))
-        self.process: ForkServerProcess = context.Process(
+        self.process: BaseProcess = context.Process(
             target=main, args=(other_end, settings), name=f"worker-{number}"
         )
         try:
@@ -143,6 +152,7 @@ class Coordinator:
         worker: Main function of a worker process.
         options: Options of all runs that say where things are and where runs are logged, by dotted
             name.
+        allowed: What recipe and definition may name; all if ``None``.
         files: Checksums of the files that the recipe and the definition name, by their paths.
     """
 
@@ -154,6 +164,7 @@ class Coordinator:
         view: View,
         worker: WorkerMain,
         options: Mapping[str, Any] | None = None,
+        allowed: AllowedCode | None = None,
         files: Mapping[str, str] | None = None,
     ) -> None:
         self._files = dict(files or {})
@@ -163,6 +174,7 @@ class Coordinator:
         self._view = view
         self._main = worker
         self._options = dict(options or {})
+        self._allowed = allowed
         self._jobs = self._threads = 1
         self._workers: list[_Worker] = []
         self._false_starts = 0
@@ -250,6 +262,7 @@ class Coordinator:
             sweep_id=claimed.sweep_id,
             monitor=self._studies.monitor.metric,
             wait=self._prunes,
+            allowed=self._allowed,
             files=self._files,
         )
         if self._send(worker, request):

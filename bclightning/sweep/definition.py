@@ -10,12 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from bclightning.errors import UserError, nearest
 from bclightning.runs.folder import checked_name
-from bclightning.runs.yaml_text import load_yaml
 from bclightning.vocabulary import REGULARIZERS
+from bclightning.yaml_files import read_yaml
 
 PrunerName = Literal["none", "median", "successive_halving"]
 
@@ -160,13 +158,9 @@ class Definition:
         Raises:
             UserError: The file is missing or malformed; one sentence that names what is wrong.
         """
-        try:
-            content = load_yaml(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"there is no sweep definition {path}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is not a readable YAML file: {reason}") from error
+        if not path.exists():
+            raise UserError(f"there is no sweep definition {path}")
+        content = read_yaml(path)
         try:
             return cls.parse(content, path.stem)
         except UserError as error:

@@ -4,10 +4,14 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bclightning.errors import MachineError, UserError
 from bclightning.runs.recipes import parse_config, read_config, resolve_recipe
+from bclightning.yaml_files import read_text
+
+if TYPE_CHECKING:
+    from bclightning.runs.allowed_code import AllowedCode
 
 # A network, say, may have a configuration file of its own.
 _NESTED = (".yaml", ".yml", ".json")
@@ -23,29 +27,28 @@ def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
         UserError: There is no such recipe, or it cannot be read.
     """
     path = resolve_recipe(str(Path(name).expanduser()) if name.startswith("~") else name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    text = read_text(path)
     return text, parse_config(text, path)
 
 
-def with_nested_files(content: dict[str, Any]) -> dict[str, Any]:
+def with_nested_files(content: dict[str, Any], allowed: "AllowedCode | None") -> dict[str, Any]:
     """A configuration that holds what it names other configuration files for.
 
     Args:
         content: Content of a recipe.
+        allowed: What it may name; all if ``None``.
 
     Returns:
         The same configuration without those files, wherever the content of one can take its place.
     """
-    from bclightning.runs.config import RunConfig
+    from bclightning.runs.config import load_limited
 
     for keys in list(_nested_files(content)):
         changed = _with(content, keys, read_config(Path(_at(content, keys))))
         try:
             # A class may also want the path itself.
-            if RunConfig.load(changed).plain() == RunConfig.load(content).plain():
+            inner = load_limited([changed], allowed).plain()
+            if inner == load_limited([content], allowed).plain():
                 content = changed
         except UserError:
             continue

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from bclightning.runs.allowed_code import AllowedCode
+
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -33,6 +35,7 @@ class RunRequest:
         sweep_id: Tells the runs of this sweep from those of another one of the same name.
         monitor: Metric to report after each epoch.
         wait: Whether the worker waits after each epoch for the decision to prune.
+        allowed: What recipe and options may name; all if ``None``.
         files: Checksums of the files that the options name, which must not have changed.
     """
 
@@ -42,6 +45,7 @@ class RunRequest:
     sweep_id: str
     monitor: str
     wait: bool
+    allowed: AllowedCode | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 

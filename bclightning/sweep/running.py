@@ -1,6 +1,6 @@
 """A whole sweep on this machine, as a function."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def sweep(
     options: Mapping[str, Any] | None = None,
     heartbeat: int = 10,
     view: "View | None" = None,
+    allow_code: Sequence[str] = (),
 ) -> list[RunRecord]:
     """Run a sweep, or resume one: a study of trials for each arm, then final runs on fresh seeds.
 
@@ -56,6 +57,8 @@ def sweep(
         heartbeat: Seconds between signs of life. A coordinator whose signs have stopped for three
             times as long is taken for dead, and others resume its trials.
         view: What is told of events; nothing is if ``None``.
+        allow_code: Packages whose classes a definition may name that lies in a page or in another's
+            sweep, beside bclightning, torch.nn and Lightning. Any other definition is code.
 
     Returns:
         The records of all trials and final runs that ended, wherever they ran. A failed one has the
@@ -72,12 +75,14 @@ def sweep(
         ...     print(error)
         jobs must be an integer of at least 1, got 0
     """
-    definition = Definition.load(definition)
+    source = definition
+    definition = Definition.load(source)
     _check_arguments(jobs, threads, heartbeat, options or {})
     # What needs no torch has been checked. Workers' server and this process now import it at once.
     from bclightning.sweep.coordinator import Coordinator, start_worker_server
 
     start_worker_server("bclightning.sweep.worker")
+    from bclightning.runs.allowed_code import allowed_in_definition
     from bclightning.sweep.check import check
     from bclightning.sweep.studies import Studies
     from bclightning.sweep.view import View
@@ -86,9 +91,10 @@ def sweep(
     recipe_text, recipe = read_recipe(definition.recipe)
     options_of_arms = [definition.overrides, definition.arms, definition.choices]
     files = checksums([recipe, *options_of_arms])
-    recipe = with_nested_files(recipe)
+    allowed = allowed_in_definition(source, allow_code)
+    recipe = with_nested_files(recipe, allowed)
     everywhere = {**(options or {}), "runs_dir": str(runs_dir)}
-    monitor = check(definition, recipe, everywhere)
+    monitor = check(definition, recipe, everywhere, allowed)
     folder = Path(runs_dir) / definition.name
     _make(folder)
     view = view or View()
@@ -103,12 +109,12 @@ def sweep(
         studies.storage.notify = view.notice
         try:
             studies.prepare(recipe_text, monitor, files)
-            _keep_inputs(folder, definition, recipe_text)
+            _keep_inputs(folder, definition, recipe_text, code=allowed is None)
             view.start(studies, jobs)
             try:
                 read_later = checksums([recipe, *options_of_arms])
                 coordinator = Coordinator(
-                    studies, folder, recipe, view, work, everywhere, read_later
+                    studies, folder, recipe, view, work, everywhere, allowed, read_later
                 )
                 coordinator.run(jobs, threads)
             except Interrupted as interruption:
@@ -148,9 +154,13 @@ def _check_arguments(
             )
 
 
-def _keep_inputs(folder: Path, definition: Definition, recipe_text: str) -> None:
+def _keep_inputs(folder: Path, definition: Definition, recipe_text: str, code: bool) -> None:
     """Keep the definition and the recipe, as they were read, beside the runs made of them."""
-    write_text(folder / "sweep.yaml", yaml.safe_dump(definition.plain(), sort_keys=False))
+    from bclightning.runs.origin import signed
+
+    text = yaml.safe_dump(definition.plain(), sort_keys=False)
+    # What was read as data does not become code by being written again.
+    write_text(folder / "sweep.yaml", signed(text) if code else text)
     write_text(folder / RECIPE_COPY, recipe_text)
 
 

@@ -34,6 +34,7 @@ from bclightning.sweep import optuna_private
 from bclightning.sweep.definition import Choices, Definition, Range, changed_keys
 from bclightning.sweep.liveness import Watch
 from bclightning.sweep.monitor import Monitor
+from bclightning.sweep.parameters import check_parameters
 from bclightning.sweep.storages import damage_as_user_error, open_storage
 from bclightning.vocabulary import VAL_ERROR
 
@@ -478,6 +479,7 @@ class Studies:
         self._mine.add(key)
         # As stored, so that a resumed trial has the very numbers, of the very types.
         frozen = study.get_trials(deepcopy=False)[number]
+        check_parameters(definition, frozen.params, SEED)
         run_id = self._run_id(arm, stage, frozen)
         sweep_id = _sweep_id(study) or ""
         options = {

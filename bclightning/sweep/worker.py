@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.process import parent_process
@@ -17,7 +18,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bclightning.errors import MachineError, UserError
-from bclightning.runs.config import RunConfig
+from bclightning.runs.allowed_code import code_named_in
+from bclightning.runs.config import RunConfig, load_limited
 from bclightning.runs.data import SharedData
 from bclightning.runs.folder import RunFolder, RunInUseError
 from bclightning.runs.interrupt import Interrupted
@@ -61,7 +63,7 @@ class EpochReports(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and wait if asked to."""
-        if self._monitor not in trainer.callback_metrics:
+        if trainer.sanity_checking or self._monitor not in trainer.callback_metrics:
             return
         value = shortest(trainer.callback_metrics[self._monitor].item())
         try:
@@ -101,7 +103,8 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
         settings: The worker's own settings.
     """
     # Ctrl-C on the terminal goes to the coordinator, which stops its workers in order.
-    os.setsid()
+    if hasattr(os, "setsid"):
+        os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     _print_to(settings.log)
@@ -110,6 +113,8 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
     # A process that has used W&B and starts a sweep would share its service, which ends with it.
     os.environ.pop("WANDB_SERVICE", None)
     torch.set_num_threads(settings.threads)
+    # So that no run chooses another number.
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     # A run trains on one device, which would be the first one for all workers.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpu = gpu_of(settings.number, visible, torch.cuda.device_count())
@@ -209,9 +214,13 @@ def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRe
 
 def _train(request: RunRequest, resumes: bool, reports: Callback, data: SharedData) -> RunRecord:
     if resumes:
-        config = RunConfig.from_run(request.folder)
+        # What the sweep's own recipe names is code, on every machine that works on the sweep.
+        named: Sequence[str] = code_named_in([request.recipe, request.options])
+        if request.allowed is not None:
+            named = request.allowed.packages
+        config = RunConfig.from_run(request.folder, allow_code=named)
     else:
-        config = RunConfig.load(request.recipe, request.options)
+        config = load_limited([request.recipe, request.options], request.allowed)
     # What a run says goes into the worker's log.
     return fit(config, callbacks=[reports, RunProgress()], data=data)
 

@@ -1,5 +1,7 @@
 """W&B is where runs are compared, and never what a run depends on."""
 
+import contextlib
+import hashlib
 import os
 import threading
 import warnings
@@ -12,11 +14,14 @@ import numpy.typing as npt
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from bclightning.tracking.mode import Mode, WandbOptions
+from bclightning.tracking.mode import KNOWN_MODES, Mode, WandbOptions
 
 # W&B's own mark for a setting that may change. What it switches off can hold secrets: the command
 # line, the environment, remote URLs. So without it nothing is logged.
 _NO_METADATA = "x_disable_meta"
+
+# W&B's server refuses longer ones, which offline nobody notices before the run is synced.
+MAX_TAG_LENGTH = 64
 
 
 class TrackingWarning(UserWarning):
@@ -65,7 +70,7 @@ def start_tracking(
         "name": name,
         "group": group,
         "job_type": job_type,
-        "tags": [*tags, *settings.tags],
+        "tags": [shortened_tag(tag) for tag in (*tags, *settings.tags) if tag],
         "config": dict(config),
     }
     # W&B keeps the id of a run that it could not start, so the second attempt needs another.
@@ -75,21 +80,47 @@ def start_tracking(
     if not _can_leave_metadata_out():
         return None
     for attempt, identity in attempts.items():
+        stop_asked = threading.Event()
         try:
-            run = _open(attempt, identity, what, settings.init_timeout)
+            run = _open(attempt, identity, what, settings.init_timeout, stop_asked)
         except Exception as error:  # whatever W&B does, the run continues
             fallback = "logging offline" if attempt == "online" else "the run continues without it"
             _warn(f"W&B could not start {attempt} ({_brief(error)}); {fallback}")
             continue
-        return TrackingLogger(run, run_id, settings.finish_timeout)
+        return TrackingLogger(run, run_id, settings.finish_timeout, stop_asked)
     return None
 
 
-def _open(mode: Mode, identity: str, what: Mapping[str, Any], init_timeout: float) -> Any:
+def shortened_tag(tag: str) -> str:
+    """A tag that W&B's server takes: what is too long ends in a checksum that keeps it distinct.
+
+    Example:
+        >>> shortened_tag("regularizer:stochastic")
+        'regularizer:stochastic'
+        >>> len(shortened_tag("arm:" + 64 * "a")), shortened_tag("arm:" + 64 * "a")[-10:]
+        (64, 'a-78d44363')
+    """
+    if len(tag) <= MAX_TAG_LENGTH:
+        return tag
+    checksum = hashlib.sha256(tag.encode()).hexdigest()[:8]
+    return f"{tag[: MAX_TAG_LENGTH - len(checksum) - 1]}-{checksum}"
+
+
+def _open(
+    mode: Mode,
+    identity: str,
+    what: Mapping[str, Any],
+    init_timeout: float,
+    stop_asked: threading.Event,
+) -> Any:
     import wandb
 
-    # W&B prefers the environment's mode to the one that it is given.
-    overridden = os.environ.pop("WANDB_MODE", None)
+    _without_analytics()
+    # W&B makes its settings of the whole process here, if nobody has before, from the environment:
+    # all of it must be there, also for runs of others. But a mode that W&B does not know ends it.
+    unknown = None
+    if os.environ.get("WANDB_MODE", "") not in KNOWN_MODES:
+        unknown = os.environ.pop("WANDB_MODE", None)
     try:
         return wandb.init(
             **what,
@@ -102,6 +133,8 @@ def _open(mode: Mode, identity: str, what: Mapping[str, Any], init_timeout: floa
                 silent=True,
                 console="off",
                 init_timeout=init_timeout,
+                # When the server asks for it; W&B would interrupt the process.
+                stop_fn=stop_asked.set,
                 # Our own record says what is needed of code and machine.
                 disable_git=True,
                 disable_code=True,
@@ -111,8 +144,16 @@ def _open(mode: Mode, identity: str, what: Mapping[str, Any], init_timeout: floa
             ),
         )
     finally:
-        if overridden is not None:
-            os.environ["WANDB_MODE"] = overridden
+        if unknown is not None:
+            os.environ["WANDB_MODE"] = unknown
+
+
+def _without_analytics() -> None:
+    """Let W&B send nothing of its own use, for whose delivery the end of a process would wait."""
+    with contextlib.suppress(ImportError):
+        from wandb.analytics.opentelemetry import opentelemetry_proxy
+
+        opentelemetry_proxy.disable()
 
 
 class TrackingLogger(Logger):
@@ -124,10 +165,18 @@ class TrackingLogger(Logger):
         run: The W&B run.
         run_id: Its id.
         finish_timeout: Seconds to wait for the last upload.
+        stop_asked: Set when W&B's server asks for the run to be stopped, which it is not.
     """
 
-    def __init__(self, run: Any, run_id: str, finish_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        run: Any,
+        run_id: str,
+        finish_timeout: float = 60.0,
+        stop_asked: threading.Event | None = None,
+    ) -> None:
         super().__init__()
+        self._stop_asked = stop_asked or threading.Event()
         self._run = run
         self._run_id = run_id
         self._finish_timeout = finish_timeout
@@ -155,6 +204,9 @@ class TrackingLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics that carry their epoch, as Lightning's do."""
+        if self._stop_asked.is_set():
+            self._stop_asked.clear()
+            _warn("W&B asks for the run to be stopped; it continues, and Ctrl-C stops it")
         self._attempt(lambda: self._run.log(dict(metrics)))
 
     @rank_zero_only

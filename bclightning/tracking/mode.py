@@ -13,6 +13,16 @@ Mode = Literal["online", "offline", "disabled"]
 
 DEFAULT_SERVER = "https://api.wandb.ai"
 
+# What W&B takes for WANDB_MODE, with older names of its own.
+KNOWN_MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
 
 @dataclass
 class WandbOptions:
@@ -62,17 +72,8 @@ def _decide(settings: WandbOptions, environment: Mapping[str, str]) -> tuple[Mod
     if settings.mode is not None:
         return settings.mode, f"W&B: {settings.mode}, as --wandb.mode says"
     named = environment.get("WANDB_MODE", "")
-    # Older names of W&B's for the same.
-    known: dict[str, Mode] = {
-        "online": "online",
-        "run": "online",
-        "shared": "online",
-        "offline": "offline",
-        "dryrun": "offline",
-        "disabled": "disabled",
-    }
-    if named in known:
-        return known[named], f"W&B: {known[named]}, as WANDB_MODE says"
+    if named in KNOWN_MODES:
+        return KNOWN_MODES[named], f"W&B: {KNOWN_MODES[named]}, as WANDB_MODE says"
     if has_key(environment):
         return "online", "W&B: online, since an API key was found"
     return "offline", (

@@ -1,7 +1,7 @@
 """Adam for networks with binary weights: update, clip and binarize in one pass over a weight."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 from torch.utils.hooks import RemovableHandle
 
 from bclightning.functional import _torch_private, kernels
-from bclightning.nn import BinaryLayer
+from bclightning.nn import BinaryLayer, draws
 
 # Options of Adam's parameter groups that would change the update.
 _UNSUPPORTED_OPTIONS = ("weight_decay", "amsgrad", "maximize", "differentiable")
@@ -56,6 +56,11 @@ class BinaryAdam(Adam):
         self._hooks: dict[int, RemovableHandle] = {}
         weights = [layer.weight for layer in self._layers.values()]
         weakref.finalize(self, _restore_for_other_optimizers, weights, self._hooks).atexit = False
+
+    @property
+    def clipped_weights(self) -> Collection[int]:
+        """Identities of the weights that a step clips itself (`bclightning.nn.steps`)."""
+        return self._layers.keys()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with or without latent weights.
@@ -127,7 +132,7 @@ class BinaryAdam(Adam):
             learning_rate=float(group["lr"]),
             betas=group["betas"],
             eps=group["eps"],
-            key=kernels.draw_key() if layer.binarization == "stochastic" else None,
+            key=draws.next_key() if layer.binarization == "stochastic" else None,
         )
         weight.grad = None
         dtype = layer.product_dtype

@@ -1,13 +1,15 @@
 """Callbacks that make and clip binary weights, for any LightningModule."""
 
+import functools
+import multiprocessing
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from bclightning.errors import UserError
 from bclightning.nn import (
@@ -16,32 +18,33 @@ from bclightning.nn import (
     binary_layers,
     clip_latent_weights_,
     convert_to_binary,
+    draws,
 )
-from bclightning.nn.convert import skipped_modules
+from bclightning.nn.convert import refuse_shared_weights, skipped_modules
+from bclightning.nn.loading import BINARY_LAYERS
 from bclightning.training.batch_norm import ReestimateBatchNorm
-from bclightning.training.binary_adam import BinaryAdam
 
 
 class ClipWeights(Callback):
-    """Clip the latent weights to [-1, 1] after each real optimizer step (section 2.4).
+    """Hold a module to latent weights in [-1, 1] (section 2.4), and to weights that can be clipped.
 
-    It hangs on the optimizers themselves, since Lightning has no hook after a step: so it is right
-    under gradient accumulation, with several optimizers, and where automatic mixed precision skips
-    a step. A model without binary layers is left alone.
+    Every optimizer of torch clips the latent weights that it holds after each of its steps
+    (`bclightning.nn.BinaryLayer`): under gradient accumulation, with several optimizers, and
+    whenever an optimizer was made. This clips weights that come from elsewhere before the first
+    step, and warns at the end of an epoch of weights that something else has changed. Where several
+    processes train together, they get the same stochastic weights, as one process would have them
+    for the whole mini-batch. A model without binary layers is left alone.
 
     Raises:
         UserError: At the start of training: latent weights are held in 16 bits, where small updates
-            round to nothing.
+            round to nothing, or shared with a real layer, which would be clipped with them.
 
     Example:
         >>> trainer = Trainer(callbacks=[ClipWeights()], accelerator="cpu", logger=False)
     """
 
-    def __init__(self) -> None:
-        self._hooks: list[RemovableHandle] = []
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clip once, for weights that come from elsewhere, and hang the clip on the optimizers."""
+        """Check the latent weights, and clip what comes from elsewhere."""
         layers = binary_layers(pl_module)
         for name, layer in layers.items():
             if layer.weight.dtype in (torch.float16, torch.bfloat16):
@@ -49,33 +52,59 @@ class ClipWeights(Callback):
                     f"the latent weights of {name} are held in {layer.weight.dtype}, where small "
                     "updates round to nothing; train with --trainer.precision bf16-mixed or 32-true"
                 )
-        if not layers:
-            return
+        try:
+            refuse_shared_weights(pl_module, layers)
+        except TypeError as error:
+            raise UserError(str(error)) from error
         clip_latent_weights_(pl_module)
 
-        def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            clip_latent_weights_(pl_module)
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Give all processes the draws of the first one, where several train together."""
+        if batch_idx == 0 and trainer.world_size > 1:
+            # At the next draw, when the seeds of the epoch are set.
+            draws.share_draws(lambda: trainer.strategy.broadcast(torch.get_rng_state()))
 
-        self._hooks = [
-            optimizer.register_step_post_hook(clip)
-            for optimizer in trainer.optimizers
-            if _holds_any(optimizer, {id(layer.weight) for layer in layers.values()})
-            and not isinstance(optimizer, BinaryAdam)
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave what follows to each process's own draws."""
+        draws.share_draws(None)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clip latent weights that no optimizer of torch has clipped, and warn of them.
+
+        What follows the epoch is left to each process's own draws.
+        """
+        left = draws.share_draws(None)
+        if left is not None and trainer.is_global_zero:
+            # As if this process had drawn alone: the next epoch's draws are others.
+            torch.set_rng_state(left)
+        unclipped = [
+            name
+            for name, layer in binary_layers(pl_module).items()
+            if layer.weight.numel() and bool((layer.weight.detach().abs() > 1).any())
         ]
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the clip off the optimizers."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        if unclipped:
+            warnings.warn(
+                f"latent weights of {unclipped[0]} have left [-1, 1]: something other than a step "
+                "of a torch optimizer changes them; call bclightning.nn.clip_latent_weights_ after "
+                "each change",
+                stacklevel=2,
+            )
+            clip_latent_weights_(pl_module)
 
 
 class BinaryConnect(ClipWeights):
     """Give any LightningModule binary weights: convert before training, clip after each step.
 
     The module needs to know nothing of this package. Its `Linear` and `Conv2d` layers become binary
-    in `setup`, before the optimizer is made and a checkpoint is loaded, for every stage. Layers
-    that are binary already stay as they are, with their own binarization.
+    before the optimizer is made and a checkpoint is loaded, for every stage; also those that it
+    makes in its own ``setup`` or ``configure_model``, and later ones when the next epoch starts.
+    Layers that are binary already stay as they are, with their own binarization. Where the trainer
+    starts processes that train (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``), the module of the
+    process that started them is binary afterwards, too.
 
     Validation and test have batch-norm statistics of the weights that they use, which after
     stochastic training are not those of training; without, the error can be several times as high.
@@ -86,10 +115,15 @@ class BinaryConnect(ClipWeights):
         skip: Modules that stay real: names of modules or shell patterns, or a function of (name,
             module); see `bclightning.nn.convert_to_binary`.
         reestimate_batch_norm: Whether validation and test have statistics of their own.
+        scale_learning_rates: Whether binary weights have their learning rates scaled (section 2.5),
+            whatever the optimizer and whoever sets its rates; without, stochastic gradient descent
+            hardly trains. For optimizers whose groups are scaled already, as `make_optimizer` does,
+            leave it out.
 
     Raises:
         ValueError: In `setup`: nothing to convert, or a pattern that matches nothing.
         TypeError: In `setup`: a layer that cannot be converted.
+        UserError: At the start of training: learning rates would be scaled twice.
 
     Example:
         >>> binary = BinaryConnect("stochastic", skip=["head"])
@@ -101,59 +135,128 @@ class BinaryConnect(ClipWeights):
         binarization: Binarization = "deterministic",
         skip: list[str] | Callable[[str, nn.Module], bool] | None = None,
         reestimate_batch_norm: bool = True,
+        scale_learning_rates: bool = False,
     ) -> None:
         super().__init__()
         self.binarization = binarization
         self.skip = skip if skip is not None else []
         self.reestimate_batch_norm = reestimate_batch_norm
-        self._statistics = ReestimateBatchNorm()
+        self.scale_learning_rates = scale_learning_rates
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Convert the module's layers before its optimizer is made."""
-        self.convert(pl_module)
+        """Convert the module's layers, and those that its own hooks make afterwards."""
+        self._convert_new_layers(pl_module)
+        last = "configure_model" if is_overridden("configure_model", pl_module) else "setup"
+        if last != "setup":
+            _call_after(pl_module, "setup", lambda: self._convert_new_layers(pl_module))
+        _call_after(pl_module, last, lambda: self.convert(pl_module))
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.reestimate_batch_norm and not any(
+            isinstance(callback, ReestimateBatchNorm) for callback in callbacks
+        ):
+            # Another list: Lightning is going through this one.
+            trainer.callbacks = [ReestimateBatchNorm(), *callbacks]  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Convert what was made since, check the latent weights, and clip them."""
+        self._convert_new_layers(pl_module)
+        super().on_train_start(trainer, pl_module)
+        if self.scale_learning_rates:
+            _refuse_scaling_twice(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Convert what was made since."""
+        self._convert_new_layers(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Re-estimate batch-norm statistics, of the weights that validation uses."""
-        if self._estimates(trainer):
-            self._statistics.on_validation_start(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the statistics of training back."""
-        self._statistics.on_validation_end(trainer, pl_module)
+        """Convert what was made since."""
+        self._convert_new_layers(pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Re-estimate batch-norm statistics, of the weights that the test uses."""
-        if self._estimates(trainer):
-            self._statistics.on_test_start(trainer, pl_module)
+        """Convert what was made since."""
+        self._convert_new_layers(pl_module)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the statistics of training back."""
-        self._statistics.on_test_end(trainer, pl_module)
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Convert what was made since."""
+        self._convert_new_layers(pl_module)
 
-    def _estimates(self, trainer: Trainer) -> bool:
-        return self.reestimate_batch_norm and not any(
-            isinstance(callback, ReestimateBatchNorm)
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-        )
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand over to the process that started this one that the layers are binary."""
+        fused = {
+            id(layer)
+            for module in pl_module.modules()
+            if isinstance(module, nn.TransformerEncoderLayer)
+            for layer in module.modules()
+        }
+        launcher = trainer.strategy.launcher
+        started_by_another = launcher is not None and multiprocessing.parent_process() is not None
+        for layer in binary_layers(pl_module).values():
+            layer.set_scale_updates(False)
+            # A fused layer has to be converted as a whole; the other process warns of its parts.
+            layer.converts_loader = started_by_another and id(layer) not in fused
 
     def convert(self, module: nn.Module) -> None:
         """Convert what is neither binary already nor skipped: testing finds nothing left to do."""
         skipped = skipped_modules(module, self.skip)
-        left = any(
-            type(inner) in (nn.Linear, nn.Conv2d) and id(inner) not in skipped
-            for inner in module.modules()
+        if self._left(module, skipped) or not binary_layers(module):
+            self._convert(module, skipped)
+        self._scale(module)
+
+    def _convert_new_layers(self, module: nn.Module) -> None:
+        """Convert what there is so far, which may be nothing."""
+        skipped = skipped_modules(module, self.skip, must_match=False)
+        if self._left(module, skipped):
+            self._convert(module, skipped)
+        self._scale(module)
+
+    def _left(self, module: nn.Module, skipped: set[int]) -> bool:
+        return any(
+            type(inner) in BINARY_LAYERS and id(inner) not in skipped for inner in module.modules()
         )
-        if left or not binary_layers(module):
-            convert_to_binary(
-                module,
-                self.binarization,
-                lambda _, inner: id(inner) in skipped or isinstance(inner, BinaryLayer),
-            )
+
+    def _convert(self, module: nn.Module, skipped: set[int]) -> None:
+        convert_to_binary(
+            module,
+            self.binarization,
+            lambda _, inner: id(inner) in skipped or isinstance(inner, BinaryLayer),
+        )
+
+    def _scale(self, module: nn.Module) -> None:
+        for layer in binary_layers(module).values():
+            if layer.scale_updates != self.scale_learning_rates:
+                layer.set_scale_updates(self.scale_learning_rates)
 
 
-def _holds_any(optimizer: Optimizer, parameters: set[int]) -> bool:
-    return any(
-        id(parameter) in parameters
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    )
+def _call_after(module: LightningModule, name: str, then: Callable[[], None]) -> None:
+    """Call a function once, after a hook of the module's own, for which Lightning has no place."""
+    hook = getattr(module, name)
+    own = vars(module).get(name)
+
+    # With the hook's own attributes, from which Lightning tells whether the user wrote one.
+    @functools.wraps(hook)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if own is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, own)
+        result = hook(*args, **kwargs)
+        then()
+        return result
+
+    setattr(module, name, call)
+
+
+def _refuse_scaling_twice(trainer: Trainer, pl_module: LightningModule) -> None:
+    layers = binary_layers(pl_module)
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            weights = [
+                id(layer.weight)
+                for name, layer in layers.items()
+                if group.get("name") and name.endswith(group["name"])
+            ]
+            if any(id(parameter) in weights for parameter in group["params"]):
+                raise UserError(
+                    f"the learning rate of {group['name']} is scaled by the optimizer's groups "
+                    "already; leave out scale_learning_rates=True of BinaryConnect"
+                )

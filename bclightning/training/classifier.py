@@ -126,17 +126,19 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "epoch"}}
 
     def on_train_epoch_start(self) -> None:
-        """Note the epoch's learning rate, which is another one when the epoch ends."""
+        """Begin the epoch with nothing of the one before it."""
         for layer in binary_layers(self).values():
             # Drop weights that the last step sampled in advance: a resumed run does not have them.
             layer.clear_precomputed_weight()
         self._loss_sum.zero_()
         self._steps = 0
-        self._learning_rate_now = self._unscaled_rate()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a mini-batch of images (batch, ...) and labels (batch,)."""
         images, labels = batch
+        if self._steps == 0:
+            # The epoch's learning rate, which is another one when the epoch ends.
+            self._learning_rate_now = self._unscaled_rate()
         loss = self._loss(self.forward(images), labels)
         self._loss_sum += loss.detach()
         self._steps += 1
@@ -146,8 +148,11 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean training loss and its learning rate."""
+        if self._steps == 0:
+            # Resumed from a checkpoint of its last step, Lightning ends an epoch without a step.
+            return
         self._refuse_non_finite()
-        loss = self._loss_sum / max(self._steps, 1)
+        loss = self._loss_sum / self._steps
         self.log(TRAIN_LOSS, loss, sync_dist=self.trainer.world_size > 1)
         self.log("learning_rate", self._learning_rate_now, sync_dist=self.trainer.world_size > 1)
 
@@ -161,6 +166,11 @@ class Classifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores of a batch of shape (batch, classes)."""
+        images, _ = batch
+        return self.forward(images)
+
+    def statistics_step(self, batch: Batch) -> Tensor:
+        """Run a training batch through the network, for `ReestimateBatchNorm`."""
         images, _ = batch
         return self.forward(images)
 

@@ -132,8 +132,9 @@ class WeightStatistics(Callback):
 
     For each binary layer, these are ``flip_ratio/<layer>``, the fraction of binary weights whose
     sign changed over the epoch, and ``saturation/<layer>``, the fraction of latent weights at ±1.
-    Loggers that show media also get, every few epochs and after the last one, a histogram of each
-    layer's weights (``weights/<layer>``) and an image of the first layer's features.
+    An epoch that was resumed in its middle has no ``flip_ratio``. Loggers that show media also get,
+    every few epochs and after the last one, a histogram of each layer's weights
+    (``weights/<layer>``) and an image of the first layer's features.
 
     Args:
         media_every: Number of epochs from one set of histograms and images to the next.
@@ -164,11 +165,11 @@ class WeightStatistics(Callback):
         """Log what has changed over the epoch."""
         for name, layer in binary_layers(pl_module).items():
             key = _short(name)
-            flipped = (layer.weight.detach() >= 0) != self._signs[key]
-            values: dict[str, Tensor | float] = {
-                f"flip_ratio/{key}": flipped.float().mean(),
-                f"saturation/{key}": saturation(layer),
-            }
+            values: dict[str, Tensor | float] = {f"saturation/{key}": saturation(layer)}
+            # A checkpoint from within an epoch is resumed without the epoch's start.
+            if key in self._signs:
+                flipped = (layer.weight.detach() >= 0) != self._signs[key]
+                values[f"flip_ratio/{key}"] = flipped.float().mean()
             # All processes have the same weights, but Lightning asks how to combine them.
             pl_module.log_dict(dict(values), sync_dist=trainer.world_size > 1)
         epochs = trainer.current_epoch + 1

@@ -42,6 +42,45 @@ def test_what_a_record_does_not_have_is_added_to_it(runs):
     assert record(runs, "stochastic").test == after
 
 
+@pytest.mark.parametrize("what", ["filelock.FileLock.acquire", "tempfile.mkstemp"])
+def test_results_are_shown_where_nothing_may_be_written(runs, capsys, monkeypatch, what):
+    def readonly(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    before = record(runs, "stochastic").test
+    monkeypatch.setattr(what, readonly)
+    words = ["test", "--run", "stochastic", "--eval-weights", "ensemble", "--ensemble-size", "2"]
+    main(words)
+    said = capsys.readouterr().out
+    assert len([line for line in said.splitlines() if " ensemble " in line]) == 2
+    assert "they are not added to the run's record: " in said
+    assert "Read-only file system" in said
+    assert record(runs, "stochastic").test == before
+
+
+def test_what_two_tests_add_at_once_is_not_lost(runs, monkeypatch):
+    """While one evaluates, another one adds its results."""
+    words = ["test", "--run", "stochastic", "--eval-weights", "ensemble", "--ensemble-size", "2"]
+    path = runs.joinpath(*RUNS, "stochastic", "run.json")
+    ours = record(runs, "stochastic")
+    ours.test = [entry for entry in ours.test if entry["weights"] == "real"]
+    ours.write(path)
+    from bclightning.cli import evaluate as command
+
+    real, waiting = command.evaluate, [True]
+
+    def evaluate(*arguments):
+        if waiting:
+            waiting.clear()
+            main(["test", "--run", "stochastic", "--eval-weights", "binary"])
+        return real(*arguments)
+
+    monkeypatch.setattr(command, "evaluate", evaluate)
+    main(words)
+    kinds = [entry["weights"] for entry in record(runs, "stochastic").test]
+    assert sorted(kinds) == ["binary"] * 2 + ["ensemble"] * 2 + ["real"] * 2
+
+
 def test_a_larger_ensemble_is_another_one_and_the_same_twice(runs):
     from bclightning.runs.config import RunConfig
     from bclightning.runs.evaluate import evaluate

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -282,6 +283,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder, words, unbuffered):
     assert process.returncode in (0, 1)
 
 
+def test_a_reader_that_has_seen_enough_is_no_error_where_pipes_cannot_be_polled(folder):
+    """As on Windows."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import select; del select.poll; from bclightning.cli.main import main; main(['--help'])"
+    process = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert process.stderr == ""
+
+
 def test_a_broken_pipe_of_another_kind_is_told(folder, monkeypatch):
     def broken(*_):
         raise BrokenPipeError
@@ -291,11 +304,135 @@ def test_a_broken_pipe_of_another_kind_is_told(folder, monkeypatch):
         main(["summary", "digits"])
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["fit", "--config", "TINY", "--runs_dir", LONG, "--run_id", "r"], "File name too long"),
+        (["fit", "--config", LONG], "File name too long"),
+        (["test", LONG], "there is no run 'xxx"),
+        (["predict", LONG], "File name too long"),
+        (["summary", LONG], "there is no run 'xxx"),
+        (["compare", LONG], "File name too long"),
+        (["sweep", LONG], "File name too long"),
+    ],
+)
+def test_a_name_that_is_too_long_for_the_file_system_is_one_sentence(
+    folder, tiny, refused, words, sentence
+):
+    assert sentence in refused(*(tiny if word == "TINY" else word for word in words))
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(folder, tiny, refused, monkeypatch):
+    """Root may write everywhere, so the file system's answer is simulated."""
+
+    def read_only(self, *arguments, **keywords):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert "cannot be made: Read-only file system" in refused("fit", "--config", tiny)
+    monkeypatch.setattr("bclightning.cli.summary.run", lambda _: Path("here").mkdir())
+    assert refused("summary", "digits") == "here cannot be used: Read-only file system"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+)
+def test_no_memory_left_is_one_sentence(folder, refused, monkeypatch, error):
+    def run(_):
+        raise error
+
+    monkeypatch.setattr("bclightning.cli.summary.run", run)
+    assert "the machine has no memory left" in refused("summary", "digits")
+
+
+def test_another_error_of_the_program_keeps_its_traceback(folder, monkeypatch):
+    def run(_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("bclightning.cli.summary.run", run)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["summary", "digits"])
+
+
+@pytest.mark.parametrize("closed", [(1,), (1, 2)])
+def test_closed_streams_are_no_error(tmp_path, closed):
+    code = (
+        f"import os; [os.close(fd) for fd in {closed}];"
+        f"os.execv({sys.executable!r}, ['python', '-m', 'bclightning', '--help'])"
+    )
+    process = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_a_file_of_ours_is_not_written_to_by_who_prints_to_a_closed_stream(tmp_path):
+    """The system gives the lowest free descriptor, which a closed stream's would be."""
+    code = (
+        "import os, sys; os.close(1); sys.stdout = None;"
+        "from bclightning.cli.streams import usable_streams\n"
+        "with usable_streams():\n"
+        "    assert os.open('mine', os.O_CREAT | os.O_WRONLY) > 2\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "cp1252"])
+def test_any_text_can_be_printed_in_any_encoding(tmp_path, encoding):
+    code = (
+        "from bclightning.cli import completion, main\n"
+        "from bclightning.errors import UserError\n"
+        "def run(_):\n"
+        "    print('2.17 \u00b1 0.24 \u2502 n\\udcffme')\n"
+        "    raise UserError('n\\udcffme')\n"
+        "completion.run = run\n"
+        "main.main(['completion', 'bash'])\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert process.stderr == rf"bcl: n\udcffme{os.linesep}".encode()
+    assert process.stdout.startswith(b"2.17 ")
+    assert process.stdout.rstrip().endswith(rb"n\udcffme")
+    assert process.returncode == 2
+
+
+def test_the_current_folder_is_put_on_the_path_once(folder, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("bclightning.cli.summary.run", lambda _: 0)
+    for _ in range(3):
+        main(["summary", "digits"])
+    assert sys.path.count(str(folder)) == 1
+
+
+def test_a_path_below_home_is_expanded_wherever_it_is_given(folder, tiny, monkeypatch):
+    home = folder.parent / "home"
+    (home / "configs").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    (home / "configs" / "mine.yaml").write_text(
+        f"{Path(tiny).read_text()}\nruns_dir: ~/runs\nrun_id: r\n"
+    )
+    main(["fit", "--config=~/configs/mine.yaml", "--data.root=~/data", "--trainer.max_epochs=1"])
+    assert (home / "runs/digits/r/run.json").exists()
+    assert f"root: {home}/data" in (home / "runs/digits/r/config.yaml").read_text()
+    main(["predict", "~/runs/digits/r", "--output=~/scores.csv"])
+    assert (home / "scores.csv").exists()
+    main(["compare", "~/runs/digits", "--write=~/page"])
+    assert (home / "page" / "README.md").exists()
+    assert not list(folder.glob("**/~*"))
+
+
 def test_a_full_disk_that_no_writer_of_ours_met_is_one_sentence_too(
     folder, tiny, refused, monkeypatch
 ):
-    from pathlib import Path
-
     def full(self, *arguments, **keywords):
         raise OSError(28, "No space left on device", str(self))
 

@@ -1,5 +1,6 @@
 """Which runs make an arm, which are left out, and what cannot be compared."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -262,6 +263,9 @@ def test_long_labels_leave_the_figures_their_room(folder, capsys):
     write(folder, run(hyperparameters=settings), other, stochastic)
     main(["compare", str(folder)])
     said = capsys.readouterr().out
+    # A note is not wrapped, so that it can be searched for.
+    said, _, notes = said.partition("The runs differ in epochs")
+    assert notes
     assert max(map(len, said.splitlines())) <= 80
     assert "…" not in said
     for whole in ("optimizer=nesterov", "input_dropout=0.125,", "1.23", "1.18", "re-estimated"):
@@ -409,3 +413,196 @@ def test_the_keys_of_json_and_csv_are_the_records_words(folder, capsys):
     shortened = [next((c.removesuffix(p) for p in parts if c.endswith(p)), c) for c in columns]
     whole = ["data", *keys, "monitor", "monitor_mode", "test_metric"]
     assert list(dict.fromkeys(shortened)) == whole
+
+
+def notes(*runs) -> str:
+    (comparison,) = compare(runs)
+    return "\n".join(comparison.notes)
+
+
+def table(*runs) -> list[list[str]]:
+    """The cells of each row in Markdown."""
+    lines = comparison_markdown(compare(runs)).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| arm | n |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [line.strip("| ").split(" | ") for line in rows]
+
+
+def test_runs_by_hand_are_no_rows_of_a_sweep():
+    """The README's first command writes into the folder that the sweep of that name writes to."""
+    sweep = [
+        run(a, s, run_id=f"{a}{s}", stage="final") for a in ("none", "dropout") for s in (1, 2)
+    ]
+    by_hand = [
+        run("none", 9, 0.1, run_id="tried", epochs=3),
+        run("none", 8, run_id="broken", status="failed"),
+        run("stochastic", 7, run_id="other"),
+    ]
+    trials = [run("none", 0, 0.2, run_id="t0", stage="tune")]
+    (comparison,) = compare([*by_hand, *trials, *sweep])
+    assert comparison.runs == sweep
+    assert [arm.label for arm in comparison.arms] == ["none", "dropout"]
+    assert (
+        "Left out of the sweep e: 3 runs that were made by hand (tried, broken, other)."
+    ) in comparison.notes
+    assert "Left out: 1 trials of tuning." in comparison.notes
+    # Alone, or before the sweep has a final run, they are what there is.
+    assert compare(by_hand)[0].runs == [by_hand[0], by_hand[2]]
+    (before,) = compare([*by_hand, *trials, replace(sweep[0], status="running")])
+    assert before.runs == [by_hand[0], by_hand[2]]
+    # Runs of another experiment were named on purpose: they stay, and the mix is named.
+    mine = run("none", 9, 0.1, run_id="mine", experiment="mine")
+    (both,) = compare([*sweep, mine])
+    assert mine in both.runs
+    assert (
+        "The runs differ in experiment: e (4 runs of all arms), mine (1 run of none)." in both.notes
+    )
+    assert (
+        "The runs differ in stage: final (4 runs of all arms), train (1 run of none)." in both.notes
+    )
+
+
+def test_runs_of_other_epochs_are_apart_and_named():
+    assert ("The runs differ in epochs: 2 (2 runs of none), 3 (2 runs of dropout).") in notes(
+        *(run(a, s, epochs=e) for a, e in (("none", 2), ("dropout", 3)) for s in (1, 2))
+    )
+    short = run(seed=1, epochs=2, run_id="a", started="2025")
+    (comparison,) = compare([short, run(seed=2, epochs=3), run(seed=1, epochs=3)])
+    assert [(arm.label, len(arm.runs)) for arm in comparison.arms] == [
+        ("none, epochs=2", 1),
+        ("none, epochs=3", 2),
+    ]
+    # What a configuration says of them is said once.
+    (comparison,) = compare(
+        [run(seed=e, epochs=e, hyperparameters={"trainer.max_epochs": e}) for e in (2, 3)]
+    )
+    assert [arm.label for arm in comparison.arms] == ["none, max_epochs=2", "none, max_epochs=3"]
+
+
+CPU = {"device": "cpu", "name": "AMD EPYC", "threads": 1}
+CODE = {"commit": "a" * 40, "dirty": False}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (
+            {"git": CODE},
+            {"git": {**CODE, "commit": "b" * 40}},
+            f"code: {'a' * 12} (1 run of none), {'b' * 12} (1 run of dropout).",
+        ),
+        ({"git": CODE}, {"git": None}, f"code: {'a' * 12} (1 run of none), no commit (1 run of "),
+        (
+            {"machine": CPU},
+            {"machine": {**CPU, "device": "cuda", "name": "H100"}},
+            "machine: cpu, AMD EPYC, threads 1 (1 run of none), cuda, H100, threads 1 (1 run of ",
+        ),
+        (
+            {"machine": CPU},
+            {"machine": {**CPU, "threads": 4}},
+            "machine: cpu, AMD EPYC, threads 1 ",
+        ),
+        (
+            {"machine": CPU},
+            {"machine": {}},
+            "machine: cpu, AMD EPYC, threads 1 (1 run of none), no",
+        ),
+        (
+            {"versions": {"torch": "2.12.0", "wandb": "1"}},
+            {"versions": {"torch": "2.13.0", "wandb": "2"}},
+            "version of torch: 2.12.0 (1 run of none), 2.13.0 (1 run of dropout).",
+        ),
+    ],
+)
+def test_code_versions_and_machines_that_are_mixed_are_named(one, other, said):
+    found = notes(run(**one), run("dropout", **other))
+    assert f"The runs differ in {said}" in found
+    assert "wandb" not in found
+    assert "differ in" not in notes(run(**one), run("dropout", **one))
+
+
+def test_what_a_resumed_run_was_resumed_with_counts():
+    part = {"started": "", "versions": {"torch": "2"}, "git": CODE, "machine": CPU}
+    first = {"versions": {"torch": "1"}, "git": CODE, "machine": CPU}
+    said = notes(run(**first, parts=[part]), run("dropout", **first))
+    assert "differ in version of torch: 1 (2 runs of all arms), 2 (1 run of none)." in said
+    assert "differ in code" not in said
+
+
+def test_code_that_was_not_committed_is_named():
+    dirty = {**CODE, "dirty": True}
+    said = notes(*(run(seed=s, git=dirty) for s in range(4)), run(seed=9, git=CODE))
+    assert (
+        "The code of none-s0, none-s1, none-s2 and 1 more had changes that were not committed, so "
+        "its commit does not say what ran."
+    ) in said
+    assert "differ in code" not in said
+
+
+def test_n_is_of_the_runs_behind_the_mean():
+    runs = [run(seed=0, error=2.0), run(seed=1, error=2.4), run(seed=2, test=[])]
+    (row,) = table(*runs)
+    assert row[:4] == ["none", "2", "2.70 ± 0.28", "2.20 ± 0.28"]
+    assert "Left out of none, for they have no test result: none-s2." in notes(*runs)
+    # A value that is no number is no result.
+    entry = [{**run().test[0], "value": float("nan")}]
+    (row,) = table(*runs[:2], run(seed=3, test=entry))
+    assert row[1] == "2"
+    assert "none-s3" in notes(*runs[:2], run(seed=3, test=entry))
+    # Nothing was tested: n is of the validation errors.
+    assert table(*(run(seed=seed, test=[]) for seed in range(3)))[0][1] == "3"
+
+
+def test_runs_that_stand_by_other_evaluation_weights_are_other_rows():
+    binary = {"weights": "binary", "batch_norm": "as trained"}
+    other = run(seed=2, evaluation=binary, test=[{**binary, "value": 9.0}])
+    rows = table(run(seed=0), run(seed=1), other)
+    assert [row[:2] for row in rows] == [
+        ["none, evaluation weights=real", "2"],
+        ["none, evaluation weights=binary", "1"],
+    ]
+
+
+def test_where_fewer_runs_have_a_one_bit_error_it_says_so():
+    runs = [run("stochastic", seed) for seed in range(3)]
+    runs[2].test.pop()
+    (row,) = table(*runs)
+    assert (row[1], row[6]) == ("3", "3.00 ± 0.00 (n = 2)")
+
+
+@pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
+def test_a_finished_run_without_a_best_value_is_named(score):
+    (comparison,) = compare([run(), run(seed=1, best_score=score)])
+    assert len(comparison.runs) == 1
+    assert "Left out, for they have no best value of val/error: none-s1." in comparison.notes
+    with pytest.raises(UserError, match=r"no finished run to compare; Left out, .*: none-s1"):
+        compare([run(seed=1, best_score=score)])
+
+
+def test_a_run_without_a_best_epoch_is_compared():
+    (row,) = table(run(best_epoch=None))
+    assert row[7] == "-"
+
+
+def test_copies_of_a_run_count_once_and_the_finished_one_counts():
+    stale = run(status="running", best_score=None, test=[])
+    copies = [stale, run(), run(), run("dropout")]
+    for runs in (copies, copies[::-1]):
+        (comparison,) = compare(runs)
+        assert [r.run_id for r in comparison.runs] == ["none-s0", "dropout-s0"]
+        assert "Found more than once, and counted once: none-s0." in comparison.notes
+        assert "running" not in "".join(comparison.notes)
+
+
+def test_labels_are_never_shared():
+    close = [run(seed=s, hyperparameters={"lr": 0.001 + s * 1e-9}) for s in (0, 1)]
+    (comparison,) = compare(close)
+    assert [arm.label for arm in comparison.arms] == ["none, lr=0.001", "none, lr=0.001000001"]
+    missing = [run(seed=0, hyperparameters={}), run(seed=1, hyperparameters={"lr": None})]
+    (comparison,) = compare(missing)
+    assert [arm.label for arm in comparison.arms] == ["none", "none (2)"]
+    named = [run(arm="a", run_id=f"a{n}", hyperparameters={"lr": n}) for n in (1, 2)]
+    named.append(run(arm="a, lr=1"))
+    (comparison,) = compare(named)
+    assert sorted(arm.label for arm in comparison.arms) == ["a, lr=1", "a, lr=1 (2)", "a, lr=2"]
+    assert len(comparison.varied) == 3

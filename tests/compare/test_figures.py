@@ -1,11 +1,12 @@
 """Figures that can be read, whatever they show, and that know what they were drawn from."""
 
+import contextlib
 import hashlib
 import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -22,6 +23,7 @@ from bclightning.compare.figures import (
     figure_digest,
     histograms,
     label_logarithmic,
+    save,
 )
 from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
@@ -175,3 +177,62 @@ def test_damaged_metrics_are_one_sentence(tmp_path, lines):
     for use in (curves, FIGURES[0].caption):
         with pytest.raises(UserError, match=r"metrics.csv is not a table of metrics"):
             use(comparison, folders)
+
+
+ODD = st.sampled_from(
+    ["0", "1", "-1", "nan", "inf", "1e308", "1e99", "-1e99", "1e-320", "", "x", "5", "0.5", "1e-99"]
+)
+LINES = st.lists(st.tuples(st.sampled_from(["0", "1", "2", "1e8", "1.5", "nan"]), ODD, ODD))
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to set identical low and high")
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(LINES, st.sampled_from([("val/error", "min"), ("loss", "min"), ("loss", "max")]))
+@example([("0", "0", "0"), ("1", "-1", "0")], ("val/error", "min"))
+@example([("0", "nan", "inf"), ("1", "1", "nan")], ("loss", "min"))
+@example([("nan", "1", "1")], ("loss", "max"))
+@example([("0", "1e308", "1e308"), ("1", "1", "1e308")], ("val/error", "min"))
+def test_whatever_was_logged_is_drawn_or_refused_in_a_sentence(tmp_path, rows, monitored):
+    monitor, mode = monitored
+    lines = [f"epoch,train/loss,{monitor}", *map(",".join, rows)]
+    comparison, folders = compared(tmp_path, lines, monitor=monitor, mode=mode)
+    with contextlib.suppress(UserError):
+        save(tmp_path / "curves.png", lambda: curves(comparison, folders), "source")
+
+
+def test_losses_below_zero_are_drawn_whole(tmp_path):
+    lines = ("epoch,train/loss,val/error", "0,-1,20", "1,-2,10", "2,-3,5")
+    _, costs = curves(*compared(tmp_path, lines)).axes
+    bottom, top = costs.get_ylim()
+    assert bottom < -3 < -1 < top
+
+
+@pytest.mark.parametrize("name", ["_mine", "$\\frac$", "a\x1b\nb", "long " * 100])
+def test_any_name_of_an_arm_is_a_label(tmp_path, name):
+    comparison, folders = compared(tmp_path, ERRORS)
+    arm = replace(comparison.arms[0], label=name)
+    comparison = replace(comparison, arms=(arm,))
+    figures = []
+    save(
+        tmp_path / "curves.png",
+        lambda: figures.append(curves(comparison, folders)) or figures[0],
+        "source",
+    )
+    (label,) = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert label.isprintable()
+    assert label.strip().startswith(name[:4].split("\x1b")[0])
+    assert len(label) < 100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"edges": "a"}, {"edges": [0, 0, 1]}, {"counts": [1]}, {"weights": 0}, {"at_bounds": None}],
+)
+def test_a_damaged_histogram_is_one_sentence(tmp_path, change):
+    comparison, folders = compared(tmp_path, ERRORS)
+    path = tmp_path / "none-s1/first_layer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=r"none-s1/first_layer.json is not a histogram of weights"):
+        histograms(comparison, folders)

@@ -45,6 +45,19 @@ def test_there_is_no_test_without_spread_or_with_one_run():
     assert summarize([0.1, 0.1, 0.1]).std == 0.0
 
 
+@given(*[st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=3)] * 2)
+def test_floats_of_any_size_have_a_mean(first, second):
+    """A loss that diverged may be as large as a float can be."""
+    samples = [summarize(first), summarize(second)]
+    for sample, values in zip(samples, (first, second), strict=True):
+        assert min(values) <= sample.mean <= max(values) or sample.mean == pytest.approx(values[0])
+        assert sample.std is None or sample.std >= 0
+        assert sample.text("{:.2f}".format)
+        assert sample.interval_text("{:.2f}".format)
+    test = welch(*samples)
+    assert test is None or 0 <= test.p <= 1
+
+
 def test_one_run_has_no_spread_and_none_no_mean():
     assert str(summarize([1.234])) == "1.23"
     assert summarize([1.234]).interval_text(str) == "-"

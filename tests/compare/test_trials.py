@@ -160,6 +160,20 @@ def test_tables_of_version_0_1_0_are_read(tmp_path):
     assert [trial.arm for trial in read_trials(DIGITS)][::12] == list(REGULARIZERS)
 
 
+def test_a_trial_of_which_the_table_tells_less_has_no_place_in_the_figure(tmp_path):
+    failed = trial("none", 2, 0.1, None)
+    failed.hyperparameters.clear()
+    failed.reason = "\x1b[2J\ud800\nlost"
+    # A record that names no trial is of none.
+    stray = trial("none", 3, 0.1, 2.0)
+    stray.trial = None
+    write_trials(tmp_path, [*TRIALS, failed, stray], SWEEP)
+    assert len(read_trials(tmp_path)) == 5
+    assert r"none,2,failed,,,,\x1b[2J\ud800\nlost" in (tmp_path / "trials.csv").read_text()
+    rates, _ = draw_trials(tmp_path, SWEEP, compared("none", "dropout")).axes
+    assert list(rates.lines[1].get_xdata()) == [0.01]
+
+
 def test_without_a_search_there_is_nothing_to_show(tmp_path):
     assert read_trials(tmp_path) == trials_section(tmp_path, ERROR) == []
 

@@ -161,7 +161,90 @@ def test_an_offline_run_is_uploaded_by_wandb_sync(folder, tiny, server):
     assert len(errors) == 3
 
 
+def finished(server, run_id: str, group: str, stage: str, value: float = 2.5, **more) -> None:
+    """A run of a group and a stage on the server."""
+    config = {"regularizer": "none", "evaluation": EVALUATION}
+    summary = {"best_score": value, "test/error/real/re-estimated": value}
+    logged(server, run_id, config, summary)
+    server.runs[run_id] |= {"groupName": group, "jobType": stage, **more}
+
+
+def filters(server) -> dict[str, str]:
+    """The value that each key of the last saved workspace's filter asks for."""
+    (runset,) = json.loads(server.views[-1]["spec"])["section"]["runSets"]
+    text = json.dumps(runset["filters"])
+    flat = runset["filters"]["filters"]
+    while flat and flat[0].get("filters"):
+        flat = flat[0]["filters"]
+    found = {entry["key"]["name"]: (entry["op"], entry["value"]) for entry in flat}
+    assert all(op in ("=", "==") for op, _ in found.values()), text
+    return {name: value for name, (_, value) in found.items()}
+
+
+def test_a_workspace_shows_the_runs_of_one_experiment_and_one_stage(server, refused, capsys):
+    """Trials, runs by hand and other experiments would be averaged with the final runs."""
+    for stage, count in (("tune", 3), ("train", 2), ("final", 2)):
+        for number in range(count):
+            finished(server, f"{stage}{number}", "digits", stage, value=2.5 + number)
+    main(["compare", "--workspace", "me/p"])
+    assert filters(server) == {"group": "digits", "jobType": "final"}
+    assert "digits" in json.dumps(server.views[-1])
+    # With another experiment on the same data one has to be named.
+    finished(server, "other", "mine", "train")
+    finished(server, "trial", "mine", "tune")
+    assert refused("compare", "--workspace", "me/p") == (
+        "me/p holds runs of several experiments, which a workspace would average; name one with "
+        "--experiment: digits, mine"
+    )
+    main(["compare", "--workspace", "me/p", "--experiment", "mine"])
+    assert filters(server) == {"group": "mine", "jobType": "train"}
+    main(["compare", "--workspace", "me/p", "--experiment", "digits"])
+    assert filters(server) == {"group": "digits", "jobType": "final"}
+    said = refused("compare", "--workspace", "me/p", "--experiment", "digit")
+    assert said == "me/p holds no experiment 'digit' (did you mean digits?)"
+    assert len(server.views) == 3
+    # A sweep that is still at its search shows its trials.
+    server.runs = {"t": server.runs["tune0"], "f": {**server.runs["final0"], "state": "running"}}
+    main(["compare", "--workspace", "me/p"])
+    assert filters(server) == {"group": "digits", "jobType": "tune"}
+    assert refused("compare", "a", "--experiment", "digits") == (
+        "--experiment chooses what --workspace shows; leave it out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": "one"}, "seed must be a whole number, and it is 'one'"),
+        ({"evaluation": [1]}, "evaluation must be an object, and it is [1]"),
+        ({"arm": None}, "arm must be text, and it is None"),
+        ({"trainer": {"max_epochs": "x"}}, "epochs must be a whole number, and it is 'x'"),
+        ({"trainer": 3}, "trainer must be an object"),
+        ({"purpose": "tune"}, "purpose must be an object"),
+        ({"split_sizes": [3]}, "split_sizes must be an object"),
+    ],
+)
+def test_a_run_that_somebody_else_logged_in_our_words_is_one_sentence(
+    server, refused, change, said
+):
+    finished(server, "strange", "digits", "train")
+    for key, value in change.items():
+        server.runs["strange"]["config"][key] = {"value": value}
+    sentence = refused("compare", "--wandb", "me/p")
+    assert sentence.startswith("W&B's run strange is not a complete run record: ")
+    assert said in sentence
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_metric_that_wandb_spells_out_is_no_number_of_ours(server, value, capsys):
+    finished(server, "a", "digits", "train")
+    finished(server, "b", "digits", "train", value)
+    main(["compare", "--wandb", "me/p", "--format", "markdown"])
+    assert "Left out, for they have no best value of val/error: b." in capsys.readouterr().out
+
+
 def test_the_workspace_groups_by_arm_and_shows_errors_curves_and_settings(server, capsys):
+    finished(server, "a", "digits", "final")
     main(["compare", "--workspace", "me/p"])
     assert "me/p" in capsys.readouterr().out
     (view,) = server.views
@@ -195,6 +278,7 @@ def test_errors_are_one_sentence(folder, refused, online, monkeypatch):
     assert "W&B did not give me/none" in refused("compare", "--wandb", "me/none")
     server.runs["stranger"] = {"project": "p", "config": {}, "summary": {}, "history": []}
     assert "holds no run of this toolkit" in refused("compare", "--wandb", "me/p")
+    assert "holds no run of this toolkit" in refused("compare", "--workspace", "me/p")
     server.status = 401
     for option in ("--wandb", "--workspace"):
         assert "W&B did not give me/p" in refused("compare", option, "me/p")

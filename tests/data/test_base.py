@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bclightning.data import Digits
+from bclightning.data import CIFAR10, Digits
 from bclightning.data.base import EpochSampler, ImageTensors
 from bclightning.errors import UserError
 from bclightning.seeds import RunSeeds, derive_seed
@@ -156,3 +156,20 @@ def test_a_negative_seed_or_no_images_for_statistics_are_refused():
 def test_a_batch_of_more_than_there_is_is_refused():
     with pytest.raises(UserError, match="2000 is more than the 1197 training images of digits"):
         Digits(batch_size=2000).setup("fit")
+
+
+@pytest.mark.parametrize("place", ["argument", "variable"])
+def test_the_data_folder_may_be_below_home(monkeypatch, tmp_path, place):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("BCL_DATA", raising=False)
+    if place == "variable":
+        monkeypatch.setenv("BCL_DATA", "~/sets")
+    data = CIFAR10("~/sets" if place == "argument" else None)
+    assert data.root == tmp_path / "sets"
+    assert data.cache_dir == tmp_path / "sets" / "bclightning-cache"
+    assert CIFAR10(cache_dir="~/cache").cache_dir == tmp_path / "cache"
+
+
+def test_an_empty_variable_names_no_data_folder(monkeypatch):
+    monkeypatch.setenv("BCL_DATA", "")
+    assert str(Digits().root) == "data"

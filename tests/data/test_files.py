@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import multiprocessing
 import os
 import time
@@ -14,7 +15,7 @@ from bclightning.errors import DataError, UserError
 
 
 def entries(root) -> list[str]:
-    return sorted(entry.name for entry in (root / "set").iterdir() if entry.suffix != ".lock")
+    return sorted(path.name for path in root.glob("set/*") if path.suffix != ".lock")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,46 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(server, tmp_path):
     (tmp_path / "set").write_text("a file where a folder should be")
     with pytest.raises(DataError, match="cannot be written"):
         obtain(server.file(), tmp_path)
+
+
+def test_no_folder_is_made_for_a_file_that_cannot_be_downloaded(server, tmp_path):
+    with pytest.raises(DataError, match="missing and cannot be downloaded"):
+        obtain(server.file("missing"), tmp_path / "typo" / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays_when_a_download_fails(server, tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(DataError, match="missing and cannot be downloaded"):
+        obtain(server.file("missing"), tmp_path)
+    assert (tmp_path / "set").is_dir()
+
+
+def test_a_file_in_another_form_is_used_in_its_place_and_verified_too(server, tmp_path):
+    content = b"unpacked"
+    unpacked = DataFile("set/file", hashlib.md5(content).hexdigest(), len(content))
+    file = dataclasses.replace(server.file("good"), unpacked=unpacked)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "file").write_bytes(content)
+    assert obtain(file, tmp_path) == tmp_path / "set" / "file"
+    assert server.requests == []
+    (tmp_path / "set" / "file").write_bytes(content[::-1])
+    os.utime(tmp_path / "set" / "file", ns=(1, 1))
+    with pytest.raises(DataError, match="set/file does not match its published MD5"):
+        obtain(file, tmp_path)
+    (tmp_path / "set" / "file.bin").write_bytes(server.content)
+    assert obtain(file, tmp_path) == tmp_path / "set" / "file.bin"
+
+
+def test_a_file_system_that_cannot_flush_or_set_modes_gets_its_download(
+    server, tmp_path, monkeypatch
+):
+    def unsupported(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for name in ("fsync", "chmod"):
+        monkeypatch.setattr(os, name, unsupported)
+    assert obtain(server.file("good"), tmp_path).read_bytes() == server.content
 
 
 def download(file: DataFile, root) -> None:

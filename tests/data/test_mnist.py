@@ -1,10 +1,13 @@
 """MNIST from small files in the real format, and from the real files."""
 
+import dataclasses
 import gzip
+import hashlib
 import os
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +81,35 @@ def test_an_idx_file_of_another_type_or_with_more_than_it_says_is_refused(tmp_pa
             read_idx(path)
 
 
+def test_unzipped_files_alone_are_used(mnist_root, monkeypatch):
+    zipped = MNIST(str(mnist_root))
+    zipped.prepare_data()
+    files = []
+    for file in MNIST.files:
+        packed = mnist_root / file.name
+        content = gzip.decompress(packed.read_bytes())
+        packed.with_suffix("").write_bytes(content)
+        packed.unlink()
+        unpacked = dataclasses.replace(
+            file.unpacked, md5=hashlib.md5(content).hexdigest(), size=len(content)
+        )
+        files.append(dataclasses.replace(file, unpacked=unpacked, urls=()))
+    monkeypatch.setattr(MNIST, "files", tuple(files))
+    data = MNIST(str(mnist_root))
+    data.prepare_data()
+    for name, split in data.loaded_splits().items():
+        assert torch.equal(split.images, zipped.loaded_splits()[name].images)
+        assert torch.equal(split.labels, zipped.loaded_splits()[name].labels)
+    # The data set is the same one, whichever form it is in.
+    assert data.checksums() == zipped.checksums()
+
+
+def test_an_unzipped_idx_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"\0\0")
+    with pytest.raises(DataError, match="file is not an IDX file"):
+        read_idx(tmp_path / "file")
+
+
 @pytest.mark.data
 @pytest.mark.skipif("BCL_DATA" not in os.environ, reason="BCL_DATA names no data folder")
 def test_the_real_mnist():
@@ -86,3 +118,13 @@ def test_the_real_mnist():
     assert data.split_sizes() == {"train": 50_000, "val": 10_000, "test": 10_000}
     counts = data.loaded_splits()["test"].labels.bincount().tolist()
     assert counts == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.data
+@pytest.mark.skipif("BCL_DATA" not in os.environ, reason="BCL_DATA names no data folder")
+def test_the_checksums_of_the_unzipped_files_are_those_of_the_zipped_ones_content():
+    for file in MNIST.files:
+        content = gzip.decompress((MNIST().root / file.name).read_bytes())
+        assert file.unpacked.md5 == hashlib.md5(content).hexdigest()
+        assert file.unpacked.size == len(content)
+        assert f"{file.unpacked.name}.gz" == file.name

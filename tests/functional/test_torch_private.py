@@ -105,7 +105,7 @@ def test_a_binary_convolution_pads_as_torchs_does(padding, padding_mode):
     torch.manual_seed(0)
     options = {"padding": padding, "padding_mode": padding_mode, "dilation": 2, "groups": 2}
     layer, twin = BinaryConv2d(2, 4, 3, **options), nn.Conv2d(2, 4, 3, **options)
-    twin.load_state_dict(layer.state_dict())
+    twin.load_state_dict(dict(layer.state_dict()))
     x = torch.randn(1, 2, 6, 6)
     with torch.no_grad():
         twin.weight.copy_(layer.effective_weight())

@@ -255,7 +255,7 @@ CONVOLUTION = Step(
             lambda c, t, m: c["steps"].clear(),
             "unexpected tensors: ['hidden.0.linear.bits', 'hidden.0.norm.scale'",
         ),
-        (lambda c, t, m: c.update(steps=3), "'int' object is not iterable"),
+        (lambda c, t, m: c.update(steps=3), "steps must be a list, got 3"),
         (
             lambda c, t, m: c.update(image_shape=[1, 3]),
             "image_shape must be three positive integers, got [1, 3]",
@@ -297,11 +297,11 @@ CONVOLUTION = Step(
         (lambda c, t, m: c.update(class_names=["no", "\ud800"]), "surrogates not allowed"),
         (
             lambda c, t, m: c["preprocessing"].update(scale=0),
-            "scale must be positive and finite, got 0.0",
+            "scale must be between 1e-09 and 1e+09, got 0.0",
         ),
         (
             lambda c, t, m: c["preprocessing"].update(scale="nan"),
-            "scale must be positive and finite, got nan",
+            "scale must be a number, got 'nan'",
         ),
         (
             lambda c, t, m: c["preprocessing"].update(scale=10**400),

@@ -1,5 +1,7 @@
 """Batch-norm statistics against means and variances computed directly."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -87,6 +89,40 @@ def test_a_normalization_that_is_used_twice_has_the_mean_of_both_uses():
     norm = nn.BatchNorm1d(1, affine=False)
     reestimate_batch_norm_(nn.Sequential(norm, norm), [torch.tensor([[1.0], [3.0]])])
     torch.testing.assert_close(norm.running_mean, torch.tensor([1.0]))
+
+
+class Headed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.backbone(x)
+
+
+def test_a_normalization_that_forward_does_not_pass_keeps_its_statistics_and_is_named():
+    network = Headed()
+    network.head(torch.randn(8, 3))
+    before = copy.deepcopy(network.head.state_dict())
+    with pytest.warns(UserWarning, match="no batch passed through head, so .* give .* a step"):
+        reestimate_batch_norm_(network, [torch.randn(8, 3)])
+    after = network.head.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert network.head.momentum == 0.1
+
+
+def test_a_step_runs_what_forward_does_not_and_takes_any_batch():
+    network, images = Headed(), torch.randn(24, 3)
+
+    def step(batch):
+        network.head(network(batch["images"]) + 2)
+
+    batches = [{"names": ["a"] * len(part), "images": part} for part in images.split([20, 1, 3])]
+    reestimate_batch_norm_(network, batches, step)
+    # The batch of one image is left out, whatever it is in.
+    kept = torch.cat([images[:20], images[21:]])
+    torch.testing.assert_close(network.backbone.running_mean, kept.mean(0))
+    torch.testing.assert_close(network.head.running_mean, torch.full((3,), 2.0))
 
 
 class Normalized(nn.Module):

@@ -1,5 +1,8 @@
 """Conversion of any model: everything that can be is, and nothing is left real in silence."""
 
+import copy
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -115,9 +118,112 @@ def test_converting_twice_is_an_error():
         convert_to_binary(convert_to_binary(model()))
 
 
-def test_a_layer_alone_is_converted_into_the_result():
-    layer = convert_to_binary(nn.Linear(3, 2))
-    assert isinstance(layer, BinaryLinear)
+def test_a_layer_alone_is_converted_in_place():
+    layer = nn.Linear(3, 2)
+    assert convert_to_binary(layer) is layer
+    assert type(layer) is BinaryLinear
+
+
+class References(nn.Module):
+    """A network that calls its layers through everything but the registered module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Linear(3, 3, bias=False) for _ in range(5)]
+        for index, layer in enumerate(layers):
+            self.add_module(f"fc{index}", layer)
+        self.listed, self.keyed = layers[:1], {"fc": layers[1]}
+        self.closure = lambda x: layers[2](x)
+        self.partial = functools.partial(lambda layer, x: layer(x), layers[3])
+        self.called = layers[4].__call__
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.keyed["fc"](self.listed[0](x))
+        return self.called(self.partial(self.closure(x)))
+
+
+def test_every_reference_to_a_layer_sees_its_binary_weights():
+    torch.manual_seed(0)
+    network = References()
+    x, expected = torch.ones(1, 3), torch.ones(1, 3)
+    for weight in network.state_dict().values():
+        expected = expected @ torch.where(weight >= 0, 1.0, -1.0).T
+    convert_to_binary(network)
+    assert torch.equal(network(x), expected)
+    assert torch.equal(copy.deepcopy(network).listed[0](x), network.fc0(x))
+
+
+def keep_method(layer):
+    return layer.forward
+
+
+def replace_forward(layer):
+    layer.forward = lambda x: x
+
+
+@pytest.mark.parametrize("keep", [keep_method, replace_forward])
+def test_a_kept_or_replaced_forward_which_would_stay_real_is_refused(keep):
+    network = model()
+    kept = keep(network[3])
+    with pytest.raises(TypeError, match=r"3 \(Linear\) has its forward method kept or replaced"):
+        convert_to_binary(network)
+    assert not binary_layers(network)
+    del kept
+
+
+def test_what_was_kept_and_is_garbage_does_not_count():
+    network = model()
+    circle = [network[3].forward]
+    circle.append(circle)
+    del circle
+    assert "3" in binary_layers(convert_to_binary(network))
+
+
+def tied() -> nn.ModuleDict:
+    network = nn.ModuleDict({"embed": nn.Embedding(4, 2), "head": nn.Linear(2, 4)})
+    network["head"].weight = network["embed"].weight
+    return network
+
+
+def by_memory() -> nn.ModuleDict:
+    network = nn.ModuleDict({"embed": nn.Embedding(4, 2), "head": nn.Linear(2, 4)})
+    network["head"].weight = nn.Parameter(network["embed"].weight.data)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "skip", "names"),
+    [
+        (tied, [], r"embed \(Embedding\) shares its weight with head"),
+        (by_memory, [], r"embed \(Embedding\) shares its weight with head"),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), ["0"], "0 .* shares .* with 1"),
+    ],
+)
+def test_a_weight_that_a_real_layer_shares_is_refused(network, skip, names):
+    network = network()
+    if skip:
+        network[1].weight = network[0].weight
+    with pytest.raises(TypeError, match=names):
+        convert_to_binary(network, skip=skip)
+    assert not binary_layers(network)
+
+
+def test_binary_layers_may_share_a_weight():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[1].weight = network[0].weight
+    assert list(binary_layers(convert_to_binary(network))) == ["0", "1"]
+
+
+def test_an_unknown_binarization_changes_nothing():
+    network = model()
+    with pytest.raises(ValueError, match="not 'sign'"):
+        convert_to_binary(network, "sign")
+    assert not binary_layers(network)
+
+
+def test_a_layer_of_another_class_has_no_binary_form():
+    with pytest.raises(TypeError, match="BinaryLinear is made of Linear, not Conv2d"):
+        BinaryLinear.from_float(nn.Conv2d(1, 1, 1), "deterministic")
 
 
 def test_a_layer_used_in_two_places_stays_one_layer():
@@ -126,6 +232,19 @@ def test_a_layer_used_in_two_places_stays_one_layer():
     convert_to_binary(network)
     assert isinstance(network[0], BinaryLayer)
     assert network[0] is network[2]
+
+
+# Torch's compiler meets this with every function that has a gradient of its own.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_network_that_was_compiled_before_is_compiled_again():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 2, bias=False))
+    compiled = torch.compile(network, backend="eager")
+    x = torch.ones(1, 3)
+    compiled(x)
+    convert_to_binary(network)
+    assert torch.equal(compiled(x), network(x))
+    assert compiled(x).abs().sum() in (2, 4, 6)
 
 
 def test_hooks_and_mode_come_along():
@@ -144,7 +263,8 @@ def test_a_real_model_is_a_warm_start_and_gets_its_weights_back():
     binary = convert_to_binary(model())
     binary.load_state_dict(real.state_dict())
     back = model()
-    back.load_state_dict(binary.state_dict())
+    with pytest.warns(UserWarning, match=r"call bclightning.convert_to_binary\(model, 'determ"):
+        back.load_state_dict(binary.state_dict())
     x = torch.randn(2, 1, 3, 3)
     assert torch.equal(back.eval()(x), real.eval()(x))
 

@@ -20,7 +20,7 @@ LAYERS = [
 def test_the_product_is_the_float_layers_with_the_signs(binary, real, shape):
     torch.manual_seed(0)
     layer, twin = binary(), real()
-    twin.load_state_dict(layer.state_dict())
+    twin.load_state_dict(dict(layer.state_dict()))
     with torch.no_grad():
         twin.weight.copy_(torch.where(twin.weight >= 0, 1.0, -1.0))
     x = torch.randn(shape)
@@ -32,7 +32,7 @@ def test_evaluation_uses_what_the_paper_says(binary, real, shape):
     torch.manual_seed(0)
     x = torch.randn(shape)
     deterministic, stochastic, twin = binary(), binary(binarization="stochastic"), real()
-    twin.load_state_dict(stochastic.state_dict())
+    twin.load_state_dict(dict(stochastic.state_dict()))
     training = deterministic(x)
     assert torch.equal(deterministic.eval()(x), training)
     assert torch.equal(stochastic.eval()(x), twin(x))
@@ -49,7 +49,7 @@ def test_the_gradient_of_the_latent_weight_is_that_of_the_binary_weight(binary, 
     x = torch.randn(shape)
     layer(x).square().sum().backward()
     twin = real()
-    twin.load_state_dict(layer.state_dict())
+    twin.load_state_dict(dict(layer.state_dict()))
     with torch.no_grad():
         twin.weight.copy_(layer.effective_weight())
     twin(x).square().sum().backward()
@@ -77,7 +77,11 @@ def test_checkpoints_load_both_ways(binary, real, shape):
     layer, twin = binary(), real()
     assert list(layer.state_dict()) == list(twin.state_dict())
     layer.load_state_dict(twin.state_dict())
-    twin.load_state_dict(layer.state_dict())
+    assert torch.equal(layer.weight, twin.weight)
+    # The state says what its weights are, and a plain mapping of it does not.
+    with pytest.warns(UserWarning, match="latent weights of a deterministic binary layer"):
+        twin.load_state_dict(layer.state_dict())
+    twin.load_state_dict(dict(layer.state_dict()))
 
 
 @pytest.mark.parametrize(("binary", "real", "shape"), LAYERS)

@@ -1,12 +1,18 @@
 """A run's configuration: typed values from files, mappings and words, with nothing lost."""
 
+import warnings
+
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import Timer
+from torch.nn.utils.prune import L1Unstructured
 
 from bclightning.errors import UserError
-from bclightning.runs import RunConfig
+from bclightning.runs import RunConfig, fit
+from bclightning.runs.checkpoint import WholeFileCheckpointIO
 from bclightning.runs.recipes import read_config, recipe_names
 
 rates = st.floats(1e-12, 1e3, allow_nan=False)
@@ -88,3 +94,55 @@ def test_a_file_that_is_no_configuration(tmp_path, content):
     (tmp_path / "bad.yaml").write_text(content)
     with pytest.raises(UserError, match=r"bad\.yaml is not a"):
         RunConfig.load(tmp_path / "bad.yaml")
+
+
+CALLBACKS = "lightning.pytorch.callbacks"
+
+
+def with_callback(name, **arguments):
+    callback = {"class_path": f"{CALLBACKS}.{name}", "init_args": arguments}
+    return RunConfig.load("digits.yaml", {"trainer.callbacks": [callback]})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "attribute", "value"),
+    [
+        ("StochasticWeightAveraging", {"swa_lrs": 0.1}, "_device", torch.device("cpu")),
+        ("ModelPruning", {"pruning_fn": "l1_unstructured"}, "pruning_fn", L1Unstructured),
+        ("Timer", {"duration": "00:00:10:00"}, "_duration", 600),
+        ("Timer", {"duration": {"minutes": 10}}, "_duration", 600),
+        ("LambdaCallback", {"on_fit_end": "builtins.print"}, "on_fit_end", print),
+        ("GradientAccumulationScheduler", {"scheduling": {2: 4}}, "scheduling", {0: 1, 2: 4}),
+        ("EarlyStopping", {"monitor": "val/error", "mode": "max"}, "mode", "max"),
+    ],
+)
+def test_a_callbacks_arguments_are_written_so_that_they_can_be_read(
+    tmp_path, name, arguments, attribute, value
+):
+    config = with_callback(name, **arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config.write(tmp_path / "config.yaml")
+        config.check_readable()
+    again = RunConfig.load(tmp_path / "config.yaml")
+    assert again.plain() == config.plain()
+    for each in (config, again):
+        each.build()
+        (callback,) = each.build_trainer(plugins=[WholeFileCheckpointIO()]).callbacks[:1]
+        assert getattr(callback, attribute) == value
+
+
+@pytest.mark.parametrize("option", [{"minutes": 10}, "00:00:10:00"])
+def test_a_limit_of_time_is_written_so_that_it_can_be_read(tmp_path, option):
+    RunConfig.load("digits.yaml", {"trainer.max_time": option}).write(tmp_path / "config.yaml")
+    again = RunConfig.load(tmp_path / "config.yaml")
+    again.build()
+    (timer,) = (c for c in again.build_trainer().callbacks if isinstance(c, Timer))
+    assert timer.time_remaining() == 600
+
+
+def test_what_a_file_cannot_hold_is_refused_before_there_is_a_run(folder):
+    sentence = "--trainer.callbacks.0.on_fit_end is a function, which a file cannot hold"
+    with pytest.raises(UserError, match=sentence):
+        fit(with_callback("LambdaCallback", on_fit_end=lambda *_: None))
+    assert list(folder.iterdir()) == []

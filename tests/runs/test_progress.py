@@ -1,6 +1,7 @@
 """What a run shows while it trains."""
 
 import io
+import pickle
 
 import pytest
 from fake_trainer import fake_trainer, run_epochs
@@ -38,3 +39,9 @@ def test_progress_can_be_turned_off(tmp_path):
     progress.on_train_start(fake_trainer(0, 2.0), None)
     progress.on_train_end(fake_trainer(1, 2.0), None)
     assert text.getvalue() == ""
+
+
+def test_it_can_be_sent_to_the_processes_that_train():
+    """As ddp_spawn does."""
+    sent = pickle.loads(pickle.dumps(RunProgress(epochs=3)))
+    assert sent.is_enabled

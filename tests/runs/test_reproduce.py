@@ -69,7 +69,7 @@ def test_the_first_epochs_are_the_same_to_the_last_bit(recorded, capsys, epochs)
     main(["reproduce", str(recorded), "--epochs", str(epochs)])
     said = capsys.readouterr()
     # Four metrics, and two of the weights of each of the network's two layers.
-    assert f"bit for bit the same: {8 * epochs} metrics of {epochs} epochs" in said.out
+    assert f"bit for bit the same: {8 * epochs} metrics of {epochs} epochs, and 4 test" in said.out
     assert f"epoch {epochs}/{epochs}" in said.err
     assert "epoch 4" not in said.err
     assert {path: path.read_bytes() for path in before} == before
@@ -92,7 +92,7 @@ def test_on_the_same_machine_any_difference_is_one(recorded, capsys):
     change_metric("val/error", 1, 1 + 1e-6)
     main(["reproduce", str(recorded), "--epochs", "1"])
     assert failed(str(recorded))
-    assert "NOT reproduced: 1 of 16 metrics differ, though machine" in capsys.readouterr().out
+    assert "NOT reproduced: 1 of 20 values differ, though machine" in capsys.readouterr().out
 
 
 def test_elsewhere_a_small_difference_is_within_the_band_and_a_large_one_is_not(recorded, capsys):
@@ -103,7 +103,7 @@ def test_elsewhere_a_small_difference_is_within_the_band_and_a_large_one_is_not(
     said = capsys.readouterr().out
     assert "not as recorded: name another processor, now" in said
     assert "within the band" in said
-    assert "not bit for bit: 1 of 16 differ" in said
+    assert "not bit for bit: 1 of 20 differ" in said
     change_metric("train/loss", 0, 1.1)
     assert failed(str(recorded))
     assert "NOT reproduced: outside the band" in capsys.readouterr().out

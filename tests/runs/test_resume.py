@@ -10,63 +10,12 @@ import time
 
 import pytest
 import torch
+from stopped_runs import differences, stop_in_the_second_epoch, unfinished
 
 from bclightning.cli.main import main
 from bclightning.runs.callbacks import SeedEachEpoch
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.interrupt import Interrupted
-
-
-def end_of(run) -> dict:
-    """What must be equal: weights, optimizer, schedule, metrics, best epoch, test errors."""
-    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    record = json.loads((run / "run.json").read_text())
-    return {
-        "weights": last["state_dict"],
-        "best weights": best["state_dict"],
-        "optimizer": last["optimizer_states"],
-        "schedule": last["lr_schedulers"],
-        "step": (last["epoch"], last["global_step"], best["epoch"]),
-        "metrics": (run / "metrics.csv").read_bytes(),
-        "results": [record[key] for key in ("best_epoch", "best_score", "test", "status")],
-    }
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
-def differences(run, whole) -> list[str]:
-    ours, theirs = end_of(run), end_of(whole)
-    return [key for key in ours if not same(ours[key], theirs[key])]
-
-
-def unfinished(run) -> None:
-    """Let a run's record be what a kill leaves."""
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**record, "status": "running", "test": []}))
-
-
-def stop_in_the_second_epoch(*words) -> None:
-    """Run a command line that is asked to stop at the end of an epoch, before it is kept."""
-    ends = []
-
-    def stop(self, *_):
-        ends.append(1)
-        if len(ends) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SeedEachEpoch, "on_train_epoch_end", stop)
-        with pytest.raises(SystemExit):
-            main(list(words))
 
 
 @pytest.mark.parametrize("method", ["stochastic", "dropout"])
@@ -241,7 +190,7 @@ def test_the_file_of_a_warm_start_is_needed_in_the_first_epoch_alone(folder, tin
 
 def test_a_record_knows_what_made_each_part_of_its_run(folder, tiny, monkeypatch):
     """The first part's code stays the run's; a later one's is noted where it is another."""
-    codes = iter([{"commit": "a"}, {"commit": "b"}, {"commit": "b"}, {"commit": "a"}])
+    codes = iter([{"commit": name, "dirty": False} for name in "abba"])
     with monkeypatch.context() as patch:
         patch.setattr("bclightning.runs.run.git_state", lambda: next(codes))
         patch.setattr(
@@ -256,7 +205,7 @@ def test_a_record_knows_what_made_each_part_of_its_run(folder, tiny, monkeypatch
         patch.setattr("bclightning.runs.run.git_state", lambda: next(codes))
         main(["fit", "--resume", "r"])
     record = json.loads((folder / "results/runs/digits/r/run.json").read_text())
-    assert (record["status"], record["git"]) == ("finished", {"commit": "a"})
+    assert (record["status"], record["git"]) == ("finished", {"commit": "a", "dirty": False})
     assert [part["git"]["commit"] for part in record["parts"]] == ["b", "a"]
     assert all(part["machine"] == record["machine"] for part in record["parts"])
     assert record["started"] <= record["parts"][0]["started"] <= record["parts"][1]["started"]

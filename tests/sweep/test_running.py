@@ -148,7 +148,7 @@ def test_a_class_of_the_script_is_refused_before_a_worker_misses_it(folder, tiny
 def test_all_arms_are_judged_by_one_metric(monkeypatch, tiny):
     accuracy = Monitor("val/acc", "max")
 
-    def build(recipe, options):
+    def build(recipe, options, allowed):
         return accuracy if options["model.network.regularizer"] == "none" else Monitor()
 
     monkeypatch.setattr(checks, "_build", build)

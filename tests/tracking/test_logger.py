@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from wandb_server import KEY, Server
 
-from bclightning.tracking.logger import TrackingWarning, how_to_look, start_tracking
+from bclightning.tracking.logger import (
+    TrackingWarning,
+    how_to_look,
+    shortened_tag,
+    start_tracking,
+)
 from bclightning.tracking.mode import WandbOptions, decide_mode
 
 WANDB = Path(sys.executable).with_name("wandb")
@@ -131,6 +138,73 @@ def test_random_numbers_are_not_drawn_from(tmp_path):
     assert states() == before
 
 
+@pytest.mark.parametrize("ours", ["online", "offline"])
+def test_a_later_run_of_others_is_as_offline_as_the_environment_says(tmp_path, online, ours):
+    """W&B reads the environment once in a process, which may be when our run starts."""
+    online(closed_port())
+    os.environ["WANDB_MODE"] = "offline"
+    import wandb
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrackingWarning)
+            start(tmp_path / "ours", mode=ours).finish(0)
+        theirs = wandb.init(dir=tmp_path, settings=wandb.Settings(silent=True, console="off"))
+        theirs.finish()
+    finally:
+        del os.environ["WANDB_MODE"]
+    assert theirs.offline
+
+
+def test_the_mode_that_we_decide_holds_against_the_environments(tmp_path, online, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    server = Server()
+    online(server.url)
+    logger = start(tmp_path, mode="online")
+    logger.finish(0)
+    server.stop()
+    assert list(server.runs) == ["mnist-stochastic-s0"]
+
+
+def test_a_mode_that_w_and_b_does_not_know_is_no_mode(tmp_path, online, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    online(closed_port())
+    start(tmp_path).finish(0)
+    assert folder_of(tmp_path).is_dir()
+    assert os.environ["WANDB_MODE"] == "nonsense"
+
+
+@given(st.lists(st.text(min_size=1, max_size=200), max_size=5))
+def test_no_tag_is_too_long_for_the_server_and_all_stay_distinct(tags):
+    short = [shortened_tag(tag) for tag in tags]
+    assert all(len(tag) <= 64 for tag in short)
+    assert len(set(short)) == len(set(tags))
+    assert [tag for tag in short if len(tag) < 64] == [tag for tag in tags if len(tag) < 64]
+
+
+def test_long_tags_are_logged_short(tmp_path):
+    same = 70 * "x"
+    start(tmp_path, tags=[f"{same}1", f"{same}2", ""]).finish(0)
+    shown = summary(folder_of(tmp_path))["tags"]
+    assert len({tag for tag in shown if tag.startswith("xxx")}) == 2
+    assert all(0 < len(tag) <= 64 for tag in shown)
+
+
+def test_a_server_that_asks_for_a_stop_is_told_of_and_not_obeyed(tmp_path, online, monkeypatch):
+    from wandb.sdk.lib.run_stopping import RunStopChecker
+
+    monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)
+    server = Server()
+    server.stops = True
+    online(server.url)
+    logger = start(tmp_path, mode="online")
+    assert logger._stop_asked.wait(20)
+    with pytest.warns(TrackingWarning, match="asks for the run to be stopped; it continues"):
+        logger.log_metrics({"epoch": 1, "x": 1.0})
+    logger.finish(0)
+    server.stop()
+
+
 def test_disabled_is_nothing_at_all(tmp_path):
     assert start(tmp_path, mode="disabled") is None
     assert list(tmp_path.iterdir()) == []
@@ -223,6 +297,41 @@ def test_a_server_that_dies_in_the_middle_does_not_hold_the_process(tmp_path):
     assert out == "over\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [True, False], ids=["from the start", "from the middle"])
+def test_a_server_that_drips_does_not_hold_the_process(tmp_path, at_once):
+    server = Server()
+    server.drip = 0.5 if at_once else 0.0
+    code = (
+        "import pathlib\n"
+        "from bclightning.tracking.logger import *\n"
+        "logger = start_tracking(WandbOptions(init_timeout=3, finish_timeout=3), 'online',\n"
+        "    run_id='r', name='r', folder=pathlib.Path('.'), group='g', job_type='t',\n"
+        "    tags=[], config={})\n"
+        "open('begun', 'w').close(); input()\n"
+        "logger.log_metrics({'epoch': 0, 'x': 1.0}); logger.finish(0)\n"
+    )
+    environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+    began = time.monotonic()
+    # Into a file, since W&B's service may hold a pipe for longer than the process lives.
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+        )
+    while not (tmp_path / "begun").exists() and process.poll() is None:
+        time.sleep(0.1)
+    server.drip = 0.5
+    process.communicate(b"\n")
+    assert process.returncode == 0, (tmp_path / "said").read_text()
+    assert time.monotonic() - began < 30
+    server.stop()
+
+
 def test_a_failure_in_the_middle_of_a_run_is_one_warning(tmp_path):
     logger = start(tmp_path)
     run = logger._run
@@ -264,6 +373,14 @@ def test_w_and_b_still_has_the_setting_that_keeps_metadata_out():
     import wandb
 
     assert "x_disable_meta" in wandb.Settings.model_fields
+
+
+def test_w_and_b_still_has_a_switch_for_its_analytics():
+    """It is not among the settings."""
+    from wandb.analytics.opentelemetry import opentelemetry_proxy
+
+    opentelemetry_proxy.disable()
+    assert opentelemetry_proxy.get_open_telemetry_proxy() is None
 
 
 def test_a_w_and_b_that_cannot_leave_metadata_out_is_not_logged_to(tmp_path, monkeypatch):

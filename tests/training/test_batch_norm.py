@@ -6,17 +6,19 @@ import pytest
 import torch
 from bare_trainer import bare_trainer
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bclightning.data import Digits
+from bclightning.evaluation import errors_by_weights
 from bclightning.models import MLP
 from bclightning.nn import (
     BinaryLinear,
     preserving_batch_norm,
     reestimate_batch_norm_,
 )
-from bclightning.training import BinaryConnect, Classifier, ReestimateBatchNorm
+from bclightning.training import BinaryConnect, Classifier, ClipWeights, ReestimateBatchNorm
 
 
 def trained(method: str, callbacks=()) -> tuple[Classifier, Digits, dict]:
@@ -55,9 +57,11 @@ def test_a_deterministic_network_is_validated_as_it_is():
 
 def test_statistics_take_a_bounded_number_of_training_images(monkeypatch):
     seen = []
+    run = Classifier.statistics_step
     monkeypatch.setattr(
-        "bclightning.training.batch_norm.reestimate_batch_norm_",
-        lambda model, batches: seen.append(sum(len(images) for images in batches)),
+        Classifier,
+        "statistics_step",
+        lambda self, batch: seen.append(len(batch[0])) or run(self, batch),
     )
     callback = ReestimateBatchNorm(images=100)
     monkeypatch.setattr(Classifier, "configure_callbacks", lambda self: [callback])
@@ -119,6 +123,25 @@ def test_evaluation_by_itself_has_statistics_of_the_real_weights_too(split):
     assert abs(result[f"{split}/error"] - error(model, loader)) > 1
 
 
+def test_a_classifier_s_training_is_as_if_it_had_not_been_there(monkeypatch):
+    weights = [value.clone() for value in trained("stochastic")[0].state_dict().values()]
+    monkeypatch.setattr(Classifier, "configure_callbacks", lambda self: [ClipWeights()])
+    without = trained("stochastic")[0].state_dict().values()
+    assert all(map(torch.equal, weights, without))
+
+
+def test_the_error_of_averaged_weights_is_the_one_under_their_label():
+    """That of real weights and re-estimated statistics, as the test-time methods compute it."""
+    model, data, metrics = trained("stochastic", [EMAWeightAveraging(decay=0.9)])
+    # At the end of training Lightning leaves the averaged weights in place.
+    kinds = errors_by_weights(
+        model, data.val_dataloader(), data.statistics_dataloader(5000), ["real"]
+    )
+    as_trained, again = (kind.value for kind in kinds)
+    assert float(metrics["val/error"]) == pytest.approx(again, abs=1e-4)
+    assert again != as_trained
+
+
 class Data(LightningDataModule):
     """One that loads training data only when it is told that they are needed."""
 
@@ -168,21 +191,20 @@ def test_training_images_of_ones_own_data_module_or_module_will_do(home, monkeyp
     assert torch.equal(means[0], model.network[1].running_mean)
 
 
-@pytest.mark.parametrize("reason", ["no data", "not loaded", "batches", "forward"])
+@pytest.mark.parametrize("reason", ["no data", "not loaded", "batches", "empty"])
 def test_without_training_images_a_warning_says_what_to_do(reason, monkeypatch):
     means = noted_statistics(monkeypatch)
     model = stochastic()
     says = "give the trainer a datamodule that has training batches"
     if reason == "batches":
         model.train_dataloader = lambda: [{"images": torch.zeros(20, 64)}]
-        says = "give batches that are a tensor or begin with one"
+        says = "let its statistics_step run the network on a training batch, which failed with "
     elif reason == "not loaded":
         model.train_dataloader = missing
         says = "let its training data load, which failed: no such file"
-    elif reason == "forward":
-        monkeypatch.setattr(Classifier, "forward", LightningModule.forward)
-        monkeypatch.setattr(Classifier, "_evaluate", lambda self, stage, batch: None)
-        says = "give the module a forward"
+    elif reason == "empty":
+        model.train_dataloader = lambda: []
+        says = "let its training data hold at least one batch"
     with pytest.warns(UserWarning, match=f"its error is likely too high: {says}.*; or estimate"):
         bare_trainer().test(model, batches(40), verbose=False)
     assert all((mean == 0).all() for mean in means)
@@ -232,12 +254,14 @@ def test_binary_connect_brings_the_statistics_to_any_module(binarization, wanted
 
 
 def test_a_callback_of_ones_own_takes_the_place_of_binary_connects(monkeypatch):
-    estimated = []
+    seen = []
+    run = LitNetwork.forward
     monkeypatch.setattr(
-        "bclightning.training.batch_norm.reestimate_batch_norm_",
-        lambda model, batches: estimated.append(sum(len(images) for images in batches)),
+        LitNetwork,
+        "forward",
+        lambda self, images: seen.append((self.training, len(images))) or run(self, images),
     )
     callbacks = [BinaryConnect("stochastic"), ReestimateBatchNorm(images=60)]
     trainer = bare_trainer(callbacks=callbacks, num_sanity_val_steps=0)
     trainer.fit(LitNetwork(), val_dataloaders=batches(20))
-    assert estimated == [60]
+    assert seen == [(True, 20)] * 10 + [(False, 20)] * 3

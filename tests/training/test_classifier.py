@@ -1,18 +1,20 @@
 """Training a Classifier under Lightning's own options, and the learning rate that it logs."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from bare_trainer import bare_trainer
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from bclightning.data import Digits
 from bclightning.models import MLP
 from bclightning.nn import BinaryLinear, binary_layers
 from bclightning.runs.callbacks import FirstEpochs
-from bclightning.training import Classifier
+from bclightning.training import Classifier, WeightStatistics
 
 
 class Watched(Classifier):
@@ -71,3 +73,35 @@ def test_the_logged_learning_rate_is_that_before_scaling(optimizer, bias):
         for settings in ({"callbacks": [FirstEpochs(1)]}, {})
     ]
     assert rates == pytest.approx([1e-3, 1e-4], rel=1e-5)
+
+
+@pytest.mark.parametrize("every", [10, 23], ids=["within an epoch", "at its last step"])
+def test_a_checkpoint_of_any_step_is_resumed_by_lightning_alone(tmp_path, every):
+    def train(max_epochs, ckpt_path=None):
+        torch.manual_seed(0)
+        model = Classifier(MLP(64, [8], regularizer="stochastic"), "adam", 0.05, 0.005)
+        folder = tmp_path / str(max_epochs)
+        keeper = ModelCheckpoint(folder, "{step}", every_n_train_steps=every, save_top_k=-1)
+        trainer = Trainer(
+            max_epochs=max_epochs,
+            max_steps=100,
+            accelerator="cpu",
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[keeper, WeightStatistics()],
+        )
+        data = Digits(batch_size=50, seed=0)
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        return trainer
+
+    train(2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+        warnings.filterwarnings("ignore", "The dirpath has changed")
+        resumed = train(3, tmp_path / "2" / f"step={every}.ckpt")
+    metrics = resumed.callback_metrics
+    assert float(metrics["train/loss"]) > 0
+    assert 0 < float(metrics["learning_rate"]) < 0.05
+    assert 0 < float(metrics["flip_ratio/hidden.0.linear"]) < 1

@@ -1,0 +1,163 @@
+"""The text of a promoted page, made from the records in its folder alone."""
+
+import shlex
+from pathlib import Path
+
+from bclightning.compare.arms import Comparison
+from bclightning.compare.comparison import setting_text
+from bclightning.compare.figures import FIGURES, Folders, source_files
+from bclightning.compare.page_folder import NOTES, SWEEP, read_text
+from bclightning.compare.render import (
+    PAPER_HEADINGS,
+    PAPER_IN_WORDS,
+    arm_cells,
+    arm_headings,
+    evaluation_markdown,
+    joined_markdown,
+    markdown_table,
+    pair_cells,
+    pair_headings,
+    pairs_in_words,
+    paper_cells,
+)
+from bclightning.compare.sweep_protocol import sweep_protocol
+from bclightning.compare.trials import trials_section
+from bclightning.formatting import duration, markdown_code, markdown_text, printable
+from bclightning.sweep.definition import Definition
+
+# The words that tell a page from a README that somebody wrote.
+MADE_BY = "Made by `bcl compare --write`"
+
+
+def definition_of(folder: Path) -> Definition | None:
+    """The definition of the sweep whose page it is, ``None`` where it is of no sweep.
+
+    Raises:
+        UserError: The definition is malformed.
+    """
+    return Definition.read(folder / SWEEP) if (folder / SWEEP).is_file() else None
+
+
+def page_text(folder: Path, comparison: Comparison, kept: Folders) -> str:
+    """The page in Markdown.
+
+    Args:
+        folder: The page's folder.
+        comparison: The comparison of the records in it.
+        kept: The folders of their runs.
+
+    Raises:
+        UserError: A file in the folder is damaged.
+    """
+    definition = definition_of(folder)
+    parts = [
+        f"# {markdown_text(definition.name if definition else comparison.data)}",
+        *_description(definition),
+        f"{MADE_BY} from the records in this folder; `bcl compare --check` "
+        "makes it again and compares.",
+        markdown_table(arm_headings(comparison), arm_cells(comparison)),
+        _table_in_words(comparison),
+    ]
+    if (folder / NOTES).is_file():
+        parts += ["## Notes", read_text(folder / NOTES).strip()]
+    if comparison.beside_paper:
+        table = markdown_table(PAPER_HEADINGS, paper_cells(comparison))
+        parts += ["## Beside the paper", table, PAPER_IN_WORDS]
+    parts += _evaluation(comparison)
+    if comparison.pairs:
+        pairs = markdown_table(pair_headings(comparison), pair_cells(comparison))
+        parts += ["## Pairs", pairs, pairs_in_words(comparison)]
+    parts += map(markdown_text, comparison.notes)
+    if definition:
+        steps = sweep_protocol(definition, comparison.monitor)
+        parts += ["## Protocol", "\n".join(f"- {step}" for step in steps)]
+        parts += trials_section(folder, comparison.monitor)
+    parts += _settings(comparison)
+    parts.append("## Figures")
+    for figure in FIGURES:
+        if source_files(figure, comparison, kept):
+            caption = markdown_text(figure.caption(comparison, kept))
+            parts.append(f"![{caption}]({figure.file})\n\n*{caption}*")
+    parts += _provenance(comparison)
+    parts += _again(folder, comparison)
+    return "\n\n".join(parts) + "\n"
+
+
+def _description(definition: Definition | None) -> list[str]:
+    words = " ".join(definition.description.split()) if definition else ""
+    return [markdown_text(words)] if words else []
+
+
+def _table_in_words(comparison: Comparison) -> str:
+    errors = comparison.monitor.is_error or comparison.test_metric.is_error
+    return (
+        f"{'Errors in percent, mean' if errors else 'Mean'} ± standard deviation over *n* seeds, "
+        f"at the epoch with the {markdown_text(comparison.monitor.best)}; the interval is that of "
+        "the mean, by Student's t. The best epoch is a mean and the time a median."
+    )
+
+
+def _evaluation(comparison: Comparison) -> list[str]:
+    table = evaluation_markdown(comparison)
+    if not table:
+        return []
+    metric = comparison.test_metric
+    values = "Test errors" if metric.is_error else f"Values of {markdown_text(metric.name)}"
+    return [
+        "## Evaluation weights",
+        table,
+        f"{values} by the evaluation weights of the paper's section 2.6: binary (its method 1), "
+        "real (method 2), or an ensemble of networks that the stochastic rule draws (method 3). "
+        "Batch-norm (BN) statistics as training's running averages left them, or re-estimated on "
+        "the training images with the weights that are used.",
+    ]
+
+
+def _settings(comparison: Comparison) -> list[str]:
+    keys = list(next(iter(comparison.varied.values()), {}))
+    if not keys:
+        return []
+    rows = [
+        [markdown_text(cell) for cell in (label, *(setting_text(settings[key]) for key in keys))]
+        for label, settings in comparison.varied.items()
+    ]
+    table = joined_markdown(["arm", *map(markdown_code, keys)], rows)
+    return ["## Settings that differ", table]
+
+
+def _provenance(comparison: Comparison) -> list[str]:
+    runs = comparison.runs
+    spent = duration(sum(run.train_seconds for run in runs))
+    codes = [git for run in runs for git in (run.git, *(part["git"] for part in run.parts))]
+    commits = sorted({_commit(git) for git in codes})
+    machines = sorted({_machine(run.machine) for run in runs})
+    versions = sorted(
+        {", ".join(f"{name} {version}" for name, version in run.versions.items()) for run in runs}
+    )
+    what = "final runs" if any(run.stage == "final" for run in runs) else "runs"
+    size = f"{len(runs)} {what}, {spent} of training and validation in all"
+    lines = [size, *(f"code: {c}" for c in commits), *machines, *versions]
+    return ["## Where it comes from", "\n".join(f"- {markdown_text(line)}" for line in lines)]
+
+
+def _commit(git: dict[str, object] | None) -> str:
+    if not git:
+        return "outside a repository"
+    return f"{str(git['commit'])[:12]}{', with changes not committed' if git['dirty'] else ''}"
+
+
+def _machine(machine: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in machine.items())
+
+
+def _again(folder: Path, comparison: Comparison) -> list[str]:
+    experiment = comparison.runs[0].experiment
+    # As seen from the repository, however the folder was named on the command line.
+    place = shlex.quote(printable("/".join(folder.resolve().parts[-2:])))
+    if (folder / SWEEP).is_file():
+        commands = [f"bcl sweep {place}/{SWEEP}", f"bcl compare results/runs/{experiment}"]
+    else:
+        commands = [f"bcl fit --config {place}/{run.run_id}/config.yaml" for run in comparison.runs]
+        commands.append(f"bcl compare results/runs/{experiment}")
+    commands[-1] += f" --write {place}"
+    return ["## Make it again", "```bash\n" + "\n".join(commands) + "\n```"]

@@ -1,0 +1,392 @@
+"""Packed files of strangers, with checksums that match: one sentence, and nothing is run."""
+
+import copy
+import hashlib
+import json
+import math
+import re
+import struct
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bclightning.errors import UserError
+from bclightning.formatting import printable
+from bclightning.inference import DamagedFileError, PackedModel, PackedNetwork, load
+from bclightning.inference.checksum import read_checked, with_checksum
+from bclightning.models import MLP
+from bclightning.nn import BinaryConv2d, BinaryLinear
+from bclightning.preprocessing import Preprocessing
+
+ZEROS = b"0" * 64
+
+
+def sealed(header: bytes, data: bytes = b"") -> bytes:
+    """A file with a header of our choice, in which ``ZEROS`` become the checksum that matches."""
+    content = struct.pack("<Q", len(header)) + header + data
+    return content.replace(ZEROS, hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+SEAL = b'"sha256":"' + ZEROS + b'"'
+
+
+def small_model() -> PackedModel:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        BinaryConv2d(1, 2, 3, padding=1),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        BinaryLinear(8, 3),
+        nn.BatchNorm1d(3),
+        nn.Linear(3, 2),
+    ).eval()
+    centre = Preprocessing("centred", 255.0, {"mean": torch.rand(1, 4, 4)})
+    return PackedModel.of(network, (1, 4, 4), ["no", "yes"], centre, {"run": "r", "seed": 3})
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """The description, the other metadata and the tensors of a small packed model."""
+    path = tmp_path_factory.mktemp("m") / "m.safetensors"
+    small_model().write(path)
+    metadata, tensors = read_checked(path)
+    del metadata["sha256"]
+    return json.loads(metadata.pop("content")), metadata, tensors
+
+
+def refused(path, content: bytes, storage="bits") -> str:
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError) as error:
+        load(path, storage)
+    said = str(error.value)
+    assert printable(said) == said
+    assert len(said) < 1000
+    return said
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        SEAL + b"[" * 100_000,
+        b"[" * 100_000 + SEAL,
+        b"[{" + SEAL + b"}]",
+        b"{" + SEAL + b"}",
+        b'{"__metadata__":[{' + SEAL + b"}]}",
+        b'{"__metadata__":{' + SEAL + b',"format":3}}',
+        b'{"__metadata__":{' + SEAL + b',"format":"x\x1b[2J"}}',
+        b'{"__metadata__":{' + SEAL + b',"a":' + b"[" * 100_000 + b"}}",
+        b'{"__metadata__":{' + SEAL + b'},"__metadata__":3}',
+        b'{"__metadata__":{' + SEAL + b'},"__metadata__":null}',
+        b'{"__metadata__":{' + SEAL + b'},"\\u001b[2J":3}',
+        *(
+            b'{"__metadata__":{' + SEAL + b'},"a":{"dtype":"' + dtype + b'","shape":' + shape
+            + b',"data_offsets":[0,0]}}'
+            for dtype, shape in (
+                (b"F32", b"[0,4611686018427387904,4]"),
+                (b"F32", b"[0,9223372036854775808]"),
+                (b"F32", b"[-1,0]"),
+                (b"F32", b"[1e9]"),
+                (b"F8_E8M0", b"[0]"),
+                (b"F4", b"[0]"),
+                (b"XX", b"[0]"),
+                (b"F32", b"[]"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_none_is_refused(tmp_path, header):
+    refused(tmp_path / "m", sealed(header))
+
+
+def packed(tensors, steps, image_shape, classes, **more) -> bytes:
+    content = {"steps": steps, "image_shape": image_shape, "about": {}} | more
+    content["class_names"] = [str(i) for i in range(classes)]
+    metadata = {"format": "bclightning-packed", "format_version": "1"}
+    return with_checksum(tensors, metadata | {"content": json.dumps(content)})
+
+
+def pool(kernel: int, stride: int = 1, padding: int = 0) -> dict[str, object]:
+    return {
+        "kind": "max_pool2d",
+        **{"kernel_size": [kernel] * 2, "stride": [stride] * 2, "padding": [padding] * 2},
+    }
+
+
+def convolution(kernel: int, name: str = "c", channels: int = 1, **more) -> dict[str, object]:
+    sizes = {"in_channels": channels, "out_channels": channels, "groups": 1}
+    pairs = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+    flags = {"name": name, "binary": True, "bias": False}
+    return {"kind": "conv2d", "kernel_size": [kernel] * 2, **sizes, **pairs, **flags} | more
+
+
+FLATTEN = {"kind": "flatten"}
+
+
+def bits(rows: int, columns: int) -> torch.Tensor:
+    return torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
+
+
+UNREASONABLE = {
+    # Of nothing but a header, an image of 14.4 GB.
+    "image": ({}, [pool(60_000), FLATTEN], [1, 60_000, 60_000], 1),
+    "image that overflows": ({}, [FLATTEN], [2**40, 2**40, 2**40], 1),
+    # A megabyte that is used again and again, and half an hour for an image.
+    "reused convolution": (
+        {"c.bits": bits(1, 1999 * 1999)},
+        [convolution(1999, padding=[999, 999])] * 200 + [pool(4000), FLATTEN],
+        [1, 4000, 4000],
+        1,
+    ),
+    "large window": (
+        {"c.bits": bits(1, 2896 * 2896)},
+        [convolution(2896), pool(1201), FLATTEN],
+        [1, 4096, 4096],
+        1,
+    ),
+    "groups": (
+        {"c.bits": bits(2**18, 1), "last.bits": bits(1, 2**18)},
+        [
+            *[convolution(1, channels=2**18, groups=2**18)] * 200,
+            convolution(1, "last", channels=2**18, out_channels=1),
+            FLATTEN,
+        ],
+        [2**18, 1, 1],
+        1,
+    ),
+    "pooling": ({}, [pool(2001, padding=1000)] * 9 + [pool(4001), FLATTEN], [1, 4001, 4001], 1),
+    "many steps": ({}, [{"kind": "relu"}] * 30_000 + [pool(4000), FLATTEN], [1, 4000, 4000], 1),
+    # Thin layers, which one storage pads to blocks of 32.
+    "padded": (
+        {f"{i}.bits": bits(1, 2**24 - 1) for i in range(3)}
+        | {f"b{i}.bits": bits(2**24 - 1, 1) for i in range(3)},
+        [
+            FLATTEN,
+            *(
+                {
+                    "kind": "linear", "name": name, "binary": True, "bias": False,
+                    "in_features": sizes[0], "out_features": sizes[1],
+                }
+                for i in range(3)
+                for name, sizes in ((f"b{i}", (1, 2**24 - 1)), (f"{i}", (2**24 - 1, 1)))
+            ),
+        ],
+        [1, 1, 1],
+        1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREASONABLE)
+@pytest.mark.parametrize("storage", ["bits", "fastest"])
+def test_what_asks_for_unreasonable_memory_or_work_is_refused_before_it_gets_any(
+    tmp_path, monkeypatch, name, storage
+):
+    def never(*_, **__):
+        raise AssertionError("memory was asked for")
+
+    monkeypatch.setattr(torch, "randn", never)
+    monkeypatch.setattr(PackedNetwork, "__init__", never)
+    began = time.perf_counter()
+    said = refused(tmp_path / "m", packed(*UNREASONABLE[name]), storage)
+    assert time.perf_counter() - began < 1.5
+    assert "2**" in said
+
+
+@pytest.mark.parametrize(
+    ("network", "sides"),
+    [
+        (MLP(), (1, 28, 28)),
+        (MLP(3 * 64 * 64, [4096] * 4), (3, 64, 64)),
+    ],
+)
+def test_the_largest_of_honest_models_are_far_from_the_limits(tmp_path, network, sides):
+    PackedModel.of(network, sides, [str(i) for i in range(10)]).write(tmp_path / "m")
+    assert load(tmp_path / "m").image_shape == sides
+
+
+def test_vgg_19_fits_at_224_pixels(tmp_path):
+    """The most expensive chain of layers that people know, its weights shared to be small here."""
+    layers: list[nn.Module] = []
+    channels = 3
+    with torch.device("meta"):
+        for width, count in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+            for _ in range(count):
+                layers += [BinaryConv2d(channels, width, 3, padding=1, bias=False), nn.ReLU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Flatten(), BinaryLinear(512 * 49, 4096), BinaryLinear(4096, 4096)]
+        layers.append(BinaryLinear(4096, 1000))
+    from bclightning.inference.limits import check_limits
+    from bclightning.inference.tracing import trace
+
+    check_limits([step for step, _ in trace(nn.Sequential(*layers))], (3, 224, 224))
+
+
+def test_steps_of_one_name_are_the_same_step(tmp_path):
+    """Else one of them would read weights of another shape than it was checked for."""
+    steps = [convolution(1, channels=2), convolution(2, channels=2), FLATTEN]
+    tensors = {"c.bits": bits(2, 8)}
+    said = refused(tmp_path / "m", packed(tensors, steps, [2, 2, 2], 2))
+    assert "conv2d 'c': another step has the same name" in said
+
+
+def test_a_layer_that_is_used_often_is_in_memory_once(tmp_path):
+    steps = [convolution(1, channels=8)] * 50 + [{"kind": "flatten"}]
+    path = tmp_path / "m"
+    path.write_bytes(packed({"c.bits": bits(8, 8)}, steps, [8, 1, 1], 8))
+    network = load(path)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 64
+    assert network(torch.ones(1, 8, 1, 1)).shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"class_names": "ab"}, "class_names must be a list of strings, got 'ab'"),
+        ({"class_names": [1, 2]}, "class_names must be a list of strings, got [1, 2]"),
+        ({"class_names": {"a": 1, "b": 2}}, "class_names must be a list of strings"),
+        ({"about": [["run", "r"]]}, "about must be a JSON object, got [['run', 'r']]"),
+        ({"about": "\x1b[2J"}, "about must be a JSON object"),
+        ({"preprocessing": "sha256"}, "preprocessing must be a JSON object, got 'sha256'"),
+        ({"preprocessing": []}, "preprocessing must be a JSON object, got []"),
+        ({"preprocessing": {"kind": "centred", "scale": "16"}}, "scale must be a number, got '16'"),
+        ({"preprocessing": {"kind": "centred", "scale": True}}, "scale must be a number, got True"),
+        ({"preprocessing": {"kind": "centred", "scale": 1e30}}, "scale must be between"),
+        ({"preprocessing": {"kind": "centred", "scale": -1}}, "scale must be between"),
+        ({"preprocessing": {"kind": ["centred"], "scale": 1}}, "unsupported preprocessing"),
+        ({"image_shape": [True, 4, 4]}, "image_shape must be three"),
+        ({"steps": {}}, "steps must be a list, got {}"),
+        ({"steps": None}, "steps must be a list, got None"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused(tmp_path, parts, change, sentence):
+    content, metadata, tensors = parts
+    changed = with_checksum(tensors, metadata | {"content": json.dumps(content | change)})
+    assert sentence in refused(tmp_path / "m", changed)
+
+
+@pytest.mark.parametrize("version", ["2\x1b[2J", "9" * 5000, ""])
+def test_a_version_is_shown_as_text_and_not_all_of_it(tmp_path, parts, version):
+    content, metadata, tensors = parts
+    metadata = metadata | {"format_version": version, "content": json.dumps(content)}
+    (tmp_path / "m").write_bytes(with_checksum(tensors, metadata))
+    with pytest.raises(UserError, match="has format version") as error:
+        load(tmp_path / "m")
+    assert printable(str(error.value)) == str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_file_beyond_any_model_s_size_is_not_read(tmp_path):
+    path = tmp_path / "m"
+    with path.open("wb") as file:
+        file.write(sealed(b"{" + SEAL + b"}"))
+        file.truncate(2**40)  # takes no space on the disk
+    with pytest.raises(DamagedFileError, match=re.escape("2**33 bytes")):
+        load(path)
+
+
+HOSTILE = [
+    None, True, False, -1, 0, 1, 3, 2**24 - 1, 2**24, 2**63, 10**400, 0.5, -0.0, 1e999, math.nan,
+    "", "x", "\x1b[2J\n", "\ud800", "nan", [], {}, [1], [1, 1], [0, 0], [-1, 2**63], [[[]]],
+    ["a", "b"], {"kind": "relu"}, "x" * 5000,
+]  # fmt: skip
+
+
+def places(value, path=()):
+    """The path of each value in plain data."""
+    yield path
+    entries = value.items() if isinstance(value, dict) else []
+    entries = enumerate(value) if isinstance(value, list) else entries
+    for key, entry in entries:
+        yield from places(entry, (*path, key))
+
+
+def loaded(path) -> PackedNetwork | str:
+    """The network in a file, or the sentence that refuses it."""
+    try:
+        return load(path)
+    except UserError as error:
+        return str(error)
+
+
+def loaded_or_refused(path, content: bytes) -> None:
+    """A file is refused in one sentence, or it is a network that computes something."""
+    path.write_bytes(content)
+    began = time.perf_counter()
+    found = loaded(path)
+    if isinstance(found, str):
+        assert printable(found) == found
+        assert len(found) < 2000
+    else:
+        scores = found(torch.zeros(1, *found.image_shape))
+        assert scores.shape == (1, len(found.class_names))
+        assert all(isinstance(name, str) for name in found.class_names)
+        if found.preprocessing is not None:
+            found.prepare(torch.zeros(1, *found.image_shape, dtype=torch.uint8))
+    assert time.perf_counter() - began < 2
+
+
+@settings(deadline=None, max_examples=250)
+@given(data=st.data())
+def test_whatever_is_changed_in_a_description(tmp_path_factory, parts, data):
+    content, metadata, tensors = copy.deepcopy(parts)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *outer, key = data.draw(st.sampled_from([p for p in places(content) if p]))
+        holder = content
+        for step in outer:
+            holder = holder[step]
+        match data.draw(st.sampled_from(["replace", "replace", "delete", "repeat"])):
+            case "replace":
+                holder[key] = copy.deepcopy(data.draw(st.sampled_from(HOSTILE)))
+            case "delete":
+                del holder[key]
+            case "repeat" if isinstance(holder, list):
+                holder.insert(key, copy.deepcopy(holder[key]))
+    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=2)):
+        tensors[name] = data.draw(
+            st.sampled_from(
+                [
+                    torch.full_like(tensors[name], 255 if name.endswith("bits") else torch.nan),
+                    tensors[name].double(),
+                    tensors[name][:0],
+                    tensors[name].flatten(),
+                    torch.zeros(3, 0, 5),
+                    tensors[name].bool(),
+                ]
+            )
+        )
+    changed = with_checksum(tensors, metadata | {"content": json.dumps(content)})
+    loaded_or_refused(tmp_path_factory.mktemp("m") / "m", changed)
+
+
+@settings(deadline=None, max_examples=250)
+@given(data=st.data())
+def test_whatever_is_changed_in_the_bytes_of_a_header(tmp_path_factory, parts, data):
+    content, metadata, tensors = parts
+    whole = with_checksum(tensors, metadata | {"content": json.dumps(content)})
+    (length,) = struct.unpack_from("<Q", whole)
+    header = bytearray(re.sub(rb'"sha256":"\w{64}"', SEAL, whole[8 : 8 + length]))
+    start = header.index(SEAL) + len(SEAL)
+    for _ in range(data.draw(st.integers(1, 4))):
+        # Half of them where the tensors are described, which has more of its characters outside of
+        # texts than the metadata have.
+        first = data.draw(st.sampled_from([start, header.index(b'"data_offsets"') - 60]))
+        place = data.draw(st.integers(first, len(header) - 1))
+        match data.draw(st.sampled_from(["byte", "delete", "insert"])):
+            case "byte":
+                header[place] = data.draw(st.sampled_from(b'0123456789-"[]{},:\\ex\x00\x1b\xff'))
+            case "delete":
+                del header[place : place + data.draw(st.integers(1, 40))]
+            case "insert":
+                header[place:place] = data.draw(
+                    st.sampled_from([b"9" * 30, b"[" * 3000, b'"', b"-"])
+                )
+    loaded_or_refused(
+        tmp_path_factory.mktemp("m") / "m", sealed(bytes(header), whole[8 + length :])
+    )
