@@ -437,11 +437,6 @@ batch_size=20, eval_batch_size=1000, seed=None))
             return self.run
         return RunFolder(Path(self["runs_dir"]) / self["experiment"] / self["run_id"])
 
-    def resuming(self, folder: RunFolder) -> "RunConfig":
-        """The same configuration for a run that exists; `changed` says how that one differs."""
-        self.set_name(folder.path.parent.name, folder.run_id)
-        return RunConfig(self._values, folder)
-
     def set_name(self, experiment: str, run_id: str) -> None:
         """Give a new run the names that its folder has."""
         self._values.experiment, self._values.run_id = experiment, run_id

@@ -90,4 +90,5 @@ def resumed_when_requeued(config: "RunConfig", environ: Mapping[str, str]) -> "R
         return config
     if config["experiment"] not in (None, folder.path.parent.name):
         return config
-    return config.resuming(folder)
+    config.set_name(folder.path.parent.name, folder.run_id)
+    return config.of_run(folder)

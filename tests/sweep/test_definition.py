@@ -196,12 +196,11 @@ BOMB = "\n".join(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("recipe: &a [*a]", "it contains itself"),
-        ("arms: &a {x: *a}", "it contains itself"),
-        ("arms: " + 5000 * "[" + 5000 * "]", "it is nested too deeply"),
-        (BOMB, "it has more than 100000 values"),
-        ("overrides: {a.b: 2026-13-45}", "month must be in 1..12"),
-        ("recipe: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
+        ("recipe: &a [*a]", "contains itself"),
+        ("arms: &a {x: *a}", "contains itself"),
+        ("arms: " + 5000 * "[" + 5000 * "]", "nesting depth"),
+        (BOMB, "it has more than 20,000 values"),
+        ("recipe: !!python/object/apply:os.system [exit]", "is not plain data"),
     ],
 )
 def test_a_file_that_is_hostile_or_broken_is_refused_in_a_sentence(tmp_path, text, said):

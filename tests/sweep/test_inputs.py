@@ -82,4 +82,4 @@ def test_a_path_that_a_class_asks_for_stays_a_path(folder, tiny):
     content = yaml.safe_load(Path(tiny).read_text())
     Path("experiment.yaml").write_text("{}")
     content["experiment"] = "experiment.yaml"
-    assert with_nested_files(content) == content
+    assert with_nested_files(content, None) == content
