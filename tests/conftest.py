@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import scipy.io
@@ -21,6 +22,10 @@ from wandb_server import KEY
 from bclightning.cli.main import main
 from bclightning.data import CIFAR10, MNIST, SVHN
 from bclightning.data.files import DataFile
+
+# An example takes as long as the machine's other work lets it.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -1,5 +1,6 @@
 """`bcl fit`: train a network, or resume a run."""
 
+import os
 from dataclasses import dataclass
 
 from jsonargparse import Namespace
@@ -10,6 +11,7 @@ from bclightning.cli.tables import print_report
 from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.progress import RunProgress
 from bclightning.runs.run import fit, is_first_process
+from bclightning.runs.slurm import refuse_copies, resumed_when_requeued
 
 DESCRIPTION = (
     "Train a network. The settings come from --config (a recipe by bare name, or a YAML file) and "
@@ -47,6 +49,8 @@ def add_arguments(parser: LightningArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Train, and print the closing table; of a run that is finished already, print it again."""
     config = RunConfig.from_parsed(options, [FitOptions])
+    refuse_copies(config["trainer.devices"], config["trainer.num_nodes"], os.environ)
+    config = resumed_when_requeued(config, os.environ)
     shown = config["trainer.enable_progress_bar"] is not False
     record = fit(config, callbacks=[RunProgress()] if shown else [], threads=options.threads)
     if is_first_process():

@@ -17,7 +17,7 @@ from bclightning.cli.streams import ignore_broken_pipe, usable_streams
 from bclightning.errors import MachineError, UserError, is_out_of_memory, nearest
 from bclightning.formatting import printable
 from bclightning.runs.interrupt import Interrupted
-from bclightning.storage import machine_fault
+from bclightning.storage import DiskFullError, full_disk, machine_fault
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,11 @@ def _machine_faults() -> Iterator[None]:
         yield
     except OSError as error:
         path = Path("a file" if error.filename is None else str(error.filename))
+        if full_disk(error, path) is not None:
+            # What became of an older file is known where a writer of ours met it, and not here.
+            raise DiskFullError(
+                f"the disk is full: {path} was not written; free some space and start again"
+            ) from error
         raise machine_fault(error, path, "used") or error from error
     except Exception as error:
         if is_out_of_memory(error):

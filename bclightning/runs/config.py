@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import enum
 import functools
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -43,6 +44,7 @@ from bclightning.runs.notices import quiet_lightning
 from bclightning.runs.origin import signed
 from bclightning.runs.parser_errors import format_parser_error, lightning_errors
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
+from bclightning.runs.slurm import environment_plugins
 from bclightning.storage import home_expanded, write_text
 from bclightning.tracking.mode import WandbOptions
 from bclightning.training import BinaryConnect
@@ -566,6 +568,13 @@ batch_size=20, eval_batch_size=1000, seed=None))
 
     @staticmethod
     def _trainer_of(arguments: dict[str, Any]) -> Trainer:
+        nodes = arguments.get("num_nodes", 1)
+        alone = environment_plugins(arguments["devices"], nodes, os.environ)
+        for environment in alone:
+            # By its number among the job's tasks this process may be another one to Lightning, and
+            # then it would write nothing.
+            environment.set_global_rank(0)
+        arguments["plugins"] = [*_as_list(arguments.get("plugins")), *alone]
         with _errors_in_one_sentence(_parser()), lightning_errors():
             return Trainer(**arguments)
 

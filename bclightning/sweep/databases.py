@@ -20,6 +20,9 @@ from bclightning.sweep.storages import Passing, Storage, damaged, sqlite_file, s
 # How long a coordinator's lock is waited for before it is said who holds it.
 LOCK_SECONDS = 20.0
 
+# Either side notices within a minute that the other's machine is gone.
+_KEEPALIVES = {"idle": 30, "interval": 10, "count": 3}
+
 # What PostgreSQL answers when a lock was not to be had in time.
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -113,10 +116,10 @@ class PostgresqlStorage(Storage):
         key = {"key": self._key}
         with self._engine.connect() as connection:
             # A machine that is cut off, or suspended, loses the lock within a minute.
-            for setting, value in (("idle", 30), ("interval", 10), ("count", 3)):
-                connection.execute(sqlalchemy.text(f"SET tcp_keepalives_{setting} = {value}"))
-            limit = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
-            connection.execute(sqlalchemy.text(limit))
+            settings = {f"tcp_keepalives_{name}": value for name, value in _KEEPALIVES.items()}
+            given = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in settings.items())
+            limit = f"set_config('lock_timeout', '{LOCK_SECONDS}s', true)"
+            connection.execute(sqlalchemy.text(f"SELECT {given}, {limit}"))
             try:
                 connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), key)
             except sqlalchemy.exc.OperationalError as error:
@@ -225,9 +228,7 @@ def _connection_settings(url: sqlalchemy.URL) -> dict[str, Any]:
     # A server that vanished is noticed within a minute, and the others are told who is who.
     arguments: dict[str, Any] = {
         "connect_timeout": 10,
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
+        **{f"keepalives_{name}": value for name, value in _KEEPALIVES.items()},
         "application_name": f"bcl sweep, process {os.getpid()} on {socket.gethostname()}"[:63],
     }
     given = {key: value for key, value in arguments.items() if key not in url.query}

@@ -30,13 +30,13 @@ class Watch:
         self._interval = interval
         self._clock = clock
         self._looked: float | None = None
-        self._unchanged: dict[int, tuple[str | None, float]] = {}
+        self._unchanged: dict[int, tuple[str, float]] = {}
 
-    def look(self, signs: Mapping[int, str | None]) -> set[int]:
+    def look(self, signs: Mapping[int, str]) -> set[int]:
         """Look at the signs of all that are running.
 
         Args:
-            signs: The last sign of each, by key; ``None`` where there was none.
+            signs: The last sign of each, by key.
 
         Returns:
             The keys of those that have given no other sign for three intervals.

@@ -9,7 +9,6 @@ is tested in ``tests/sweep/test_optuna_private.py``, and Optuna's version has an
 
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 import optuna
@@ -21,7 +20,6 @@ from optuna.distributions import (
 )
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._grpc.server import make_server
 from optuna.trial import FrozenTrial, TrialState
 
 Arguments = ParamSpec("Arguments")
@@ -87,9 +85,18 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
             trial.suggest_float(name, low, high, step=step, log=log)
 
 
-def storage_server(storage: Any, host: str, port: int, pool: ThreadPoolExecutor) -> Any:
-    """A gRPC server of a storage, not started; the public function starts one and never returns."""
-    return make_server(storage, host, port, pool)
+def serve_storage(storage: Any, server: Any) -> None:
+    """Let a gRPC server serve a storage.
+
+    The public function makes a server of its own, which shares its port with whatever else listens
+    there, starts it, and never returns.
+    """
+    from optuna.storages._grpc.auto_generated import api_pb2_grpc
+    from optuna.storages._grpc.servicer import OptunaStorageProxyService
+
+    service = OptunaStorageProxyService(storage)
+    add: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
+    add(service, server)
 
 
 def without_warning(make: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import optuna
 import sqlalchemy
 from optuna.storages import GrpcStorageProxy
 
@@ -26,6 +27,9 @@ from bclightning.sweep.databases import LOCK_SECONDS, SqliteStorage
 from bclightning.sweep.storages import FORMS, Passing, Storage, printable_reason, sqlite_url
 
 DEFAULT_PORT = 13000
+
+# How long whoever begins waits for the server.
+READY_SECONDS = 10.0
 
 # The call that holds a lock. The first message names it; what follows asks whether it is held.
 _SERVICE, _HOLD = "bclightning.Sweep", "Hold"
@@ -71,7 +75,7 @@ class RemoteStorage(Storage):
         self._channel = grpc.insecure_channel(f"{url.host}:{port}", options=_KEEPALIVE)
         self._hold = self._channel.stream_stream(f"/{_SERVICE}/{_HOLD}")
         try:
-            proxy.wait_server_ready(timeout=10)
+            proxy.wait_server_ready(timeout=READY_SECONDS)
         except ConnectionError as error:
             self.close()
             raise MachineError(
@@ -183,13 +187,17 @@ def served(file: str | Path, host: str, port: int) -> Iterator[None]:
     Raises:
         UserError: The file is in use or cannot be read, or the port is taken.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = SqliteStorage(sqlalchemy.make_url(sqlite_url(file)), str(file), create=True)
     try:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
         locks = _Locks()
         handlers = {_HOLD: grpc.stream_stream_rpc_method_handler(locks.hold)}
+        # Without the last option two servers could listen at one port, each on a file of its own.
+        server = grpc.server(pool, options=[*_KEEPALIVE, ("grpc.so_reuseport", 0)])
+        optuna_private.serve_storage(_OneAtATime(storage.optuna), server)
         try:
-            server = optuna_private.storage_server(_OneAtATime(storage.optuna), host, port, pool)
+            server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
             raise MachineError(
                 f"nothing can be served at {host}:{port}: the port is in use, or the address is "

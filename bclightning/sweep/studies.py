@@ -193,13 +193,15 @@ class Studies:
 
     def _requeue_of_the_dead(self, check: Callable[[], None]) -> None:
         """Requeue what is running, is not ours, and is trained by nobody."""
-        signs: dict[int, str | None] = {}
+        signs: dict[int, str] = {}
         runs: dict[int, str] = {}
         for arm, stage, study in self._each():
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 key = self._key(study, trial.number)
                 if key not in self._mine:
-                    signs[key] = optuna_private.sign_of_life(trial)
+                    # A claim is a sign too, at the very moment that it is won.
+                    sign = optuna_private.sign_of_life(trial)
+                    signs[key] = f"{sign} {trial.datetime_start}"
                     runs[key] = self._run_id(arm, stage, trial)
         silent = self._watch.look(signs)
         for key, run_id in runs.items():
@@ -470,19 +472,25 @@ class Studies:
             pruner=_pruner(definition),
         )
         key = self._key(study, number)
-        with contextlib.suppress(UpdateFinishedTrialError):
-            # First, so that nobody takes the one that requeued the trial for its claimant.
-            self._give_sign(key)
         trial = optuna_private.claim(self.storage.optuna, study, key, self._distributions(stage))
         if trial is None:
             return None
+        self._give_sign(key)
+        options = self._options(arm, stage, number, study)
+        # Last, for where the storage fails before, the trial is nobody's, and is requeued as such.
         self._mine.add(key)
+        run_id, sweep_id = options["run_id"], options["purpose.sweep_id"]
+        return ClaimedTrial(arm, stage, number, run_id, sweep_id, options, key, trial)
+
+    def _options(
+        self, arm: str, stage: SweepStage, number: int, study: optuna.Study
+    ) -> dict[str, Any]:
+        """The options of a claimed trial's run."""
+        definition = self.definition
         # As stored, so that a resumed trial has the very numbers, of the very types.
         frozen = study.get_trials(deepcopy=False)[number]
         check_parameters(definition, frozen.params, SEED)
-        run_id = self._run_id(arm, stage, frozen)
-        sweep_id = _sweep_id(study) or ""
-        options = {
+        return {
             **definition.overrides,
             **definition.arms[arm],
             **({} if stage == "final" else {SEED: definition.seed}),
@@ -490,11 +498,10 @@ class Studies:
             "purpose.stage": stage,
             "purpose.arm": arm,
             "purpose.trial": number,
-            "purpose.sweep_id": sweep_id,
+            "purpose.sweep_id": _sweep_id(study) or "",
             "experiment": definition.name,
-            "run_id": run_id,
+            "run_id": self._run_id(arm, stage, frozen),
         }
-        return ClaimedTrial(arm, stage, number, run_id, sweep_id, options, key, trial)
 
     @_patient
     def _end(

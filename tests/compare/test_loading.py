@@ -155,7 +155,7 @@ def test_a_damaged_record_here_is_told_beside_a_storage_too(folder, stored, refu
 def test_a_storage_that_is_not_there_is_not_made(folder, stored, refused, url):
     before = sorted(folder.rglob("*"))
     said = refused("compare", "e.yaml", "--storage", url)
-    assert said == f"there is no storage {url.partition(':///')[2]}"
+    assert said.endswith(f"there is no {url.partition(':///')[2]}")
     assert "--storage must be" in refused("compare", "e.yaml", "--storage", "typo.db")
     assert sorted(folder.rglob("*")) == before
 

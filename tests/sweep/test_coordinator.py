@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import time
 from dataclasses import asdict
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from bclightning.cli.sweep_view import LiveView
+from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 from bclightning.sweep.coordinator import Coordinator
 from bclightning.sweep.definition import Definition
-from bclightning.sweep.messages import Done, Epoch, Ready, RunRequest, WorkerSettings
+from bclightning.sweep.messages import Busy, Done, Epoch, Ready, RunRequest, WorkerSettings
+from bclightning.sweep.storages import Passing
 from bclightning.sweep.studies import Studies
 
 SWEEP = Definition.parse(
@@ -56,6 +60,25 @@ def first_is_long(connection, settings: WorkerSettings) -> None:
         connection.send(done(request))
 
 
+def done_at_once(connection, settings: WorkerSettings) -> None:
+    """A worker that trains nothing."""
+    connection.send(Ready())
+    while (request := connection.recv()) is not None:
+        connection.send(done(request))
+
+
+def first_is_busy(connection, settings: WorkerSettings) -> None:
+    """A worker that finds the first trial's run being trained, until the second has ended."""
+    connection.send(Ready())
+    over = Path(settings.log).with_name("over")
+    while (request := connection.recv()) is not None:
+        if request.folder.endswith("t000") and not over.exists():
+            connection.send(Busy("it is being trained"))
+            continue
+        over.touch()
+        connection.send(done(request))
+
+
 def done(request: RunRequest) -> Done:
     record = RunRecord(Path(request.folder).name, "alone", "none", "digits", 0, status="finished")
     record.best_score = 5.0
@@ -66,8 +89,9 @@ def done(request: RunRequest) -> Done:
 def swept(tmp_path):
     """Run the sweep, and return what was said and the trials."""
 
-    def run(main=first_dies, heartbeat=10, **options):
-        studies = Studies(SWEEP, f"sqlite:///{tmp_path / 'storage.db'}", heartbeat)
+    def run(main=first_dies, heartbeat=10, in_use=lambda run_id: False, **options):
+        url = f"sqlite:///{tmp_path / 'storage.db'}"
+        studies = Studies(SWEEP, url, heartbeat, in_use=in_use)
         said = io.StringIO()
         try:
             studies.prepare("a recipe")
@@ -110,6 +134,52 @@ def test_after_a_pause_a_coordinator_does_not_take_its_own_workers_for_dead(
     said, trials = swept(first_is_long, heartbeat=1, jobs=2)
     assert said.count("t000: starts") == 1
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_the_server_of_workers_dies_while_it_starts_one(swept, monkeypatch, times):
+    """Once is repaired, always is said: with an error, and not with code 1 for failed trials."""
+    server = forkserver._forkserver
+    real = server.ensure_running
+    deaths = []
+
+    def dying():
+        real()
+        if len(deaths) < times:
+            deaths.append(server._forkserver_pid)
+            os.kill(deaths[-1], signal.SIGKILL)
+            os.waitid(os.P_PID, deaths[-1], os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(server, "ensure_running", dying)
+    if times == 1:
+        _, trials = swept(done_at_once)
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    else:
+        with pytest.raises(UserError, match="no worker can be started"):
+            swept(done_at_once)
+    assert len(deaths) == times
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(swept, tmp_path):
+    """It is neither failed nor requeued at once; what the other process made of it counts."""
+    said, trials = swept(first_is_busy, in_use=lambda run_id: not (tmp_path / "over").exists())
+    assert said.count("alone-none-t000: left to its process: it is being trained") == 1
+    assert said.index("t001: finished") < said.index("t000: finished")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+
+
+def test_whoever_stops_does_not_wait_for_a_storage(swept, monkeypatch):
+    """Ctrl-C while a database is away: its trials are requeued by whoever sees no signs of life."""
+
+    def gone(self, claimed):
+        self.storage.patiently(lambda: (_ for _ in ()).throw(Passing("it is away")))
+
+    monkeypatch.setattr(Studies, "requeue", gone)
+    monkeypatch.setattr(Studies, "report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        swept()
+    assert time.monotonic() - began < 10
 
 
 def test_where_no_process_is_bound_to_cores_the_workers_share_all_of_them(

@@ -186,3 +186,110 @@ def test_two_coordinators_on_one_database_and_one_of_them_killed(folder, tiny, p
     password = postgresql.partition("@")[0].rpartition(":")[2].encode()
     for path in folder.rglob("*"):
         assert not path.is_file() or password not in path.read_bytes(), path
+
+
+def servers(coordinator: subprocess.Popen) -> list[int]:
+    """The process that workers are forked from."""
+    return [child for child in children(coordinator.pid) if children(child)]
+
+
+@pytest.mark.slow
+def test_the_process_that_workers_are_forked_from_is_killed(folder, tiny):
+    few = {"arms": ["none"], "overrides": {"trainer.max_epochs": 20}, "space": {}, "trials": 0}
+    sweep = {**definition(tiny), **few, "final_seeds": 5}
+    (folder / "kills.yaml").write_text(yaml.safe_dump(sweep))
+    log = folder / "log"
+    coordinator = start(log, "--jobs", "2")
+    for killed in range(2):
+        deadline = time.monotonic() + 60
+        while not servers(coordinator) or len(list(folder.rglob("metrics.csv"))) <= killed:
+            assert coordinator.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        (server,) = servers(coordinator)
+        # In the middle of starting another worker; one that is at work trains on, as an orphan.
+        os.kill(server, signal.SIGSTOP)
+        kill(children(server)[0])
+        time.sleep(1.0)
+        kill(server)
+    assert coordinator.wait(200) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    trials = states("sqlite:///results/runs/kills/storage.db")["kills-none-final"]
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    runs = sorted(trial.user_attrs["record"]["run_id"] for trial in trials)
+    assert runs == [f"kills-none-s{seed}" for seed in range(1, 6)]
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class Waits(Callback):
+    def on_train_epoch_end(self, trainer, module):
+        Path("trains").touch()
+        while not Path("go").exists():
+            time.sleep(0.05)
+"""
+
+
+@pytest.mark.slow
+def test_a_frozen_coordinator_does_not_end_the_other(folder, tiny, postgresql):
+    """Its worker lives and trains on; the other one leaves that run to it, and then takes it."""
+    (folder / "own.py").write_text(WAITS)
+    recipe = yaml.safe_load(Path(tiny).read_text())
+    recipe["trainer"] |= {"max_epochs": 2, "callbacks": [{"class_path": "own.Waits"}]}
+    (folder / "waits.yaml").write_text(yaml.safe_dump(recipe))
+    alone = {"arms": ["none"], "overrides": {}, "space": {}, "trials": 0, "final_seeds": 1}
+    sweep = {**definition(tiny), **alone, "recipe": "waits.yaml", "name": "frozen"}
+    (folder / "kills.yaml").write_text(yaml.safe_dump(sweep))
+    words = ("--jobs", "1", "--storage", postgresql, "--heartbeat", "1")
+    logs = [folder / "one", folder / "two"]
+    one = start(logs[0], *words)
+    deadline = time.monotonic() + 60
+    while not (folder / "trains").exists():
+        assert one.poll() is None, logs[0].read_text()
+        assert time.monotonic() < deadline, logs[0].read_text()
+        time.sleep(0.1)
+    os.kill(one.pid, signal.SIGSTOP)
+    two = start(logs[1], *words)
+    while not workers(two):
+        assert two.poll() is None, logs[1].read_text()
+        time.sleep(0.1)
+    # More than three signs of life, and more than a run's lock is waited for.
+    time.sleep(15)
+    assert two.poll() is None, logs[1].read_text()
+    assert "frozen-none-s1" not in logs[1].read_text()
+    (folder / "go").touch()
+    assert two.wait(60) == 0, logs[1].read_text()
+    os.kill(one.pid, signal.SIGCONT)
+    assert one.wait(60) == 0, logs[0].read_text()
+    (trial,) = states(postgresql)["frozen-none-final"]
+    assert trial.state == TrialState.COMPLETE
+    assert trial.user_attrs["record"]["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_stop_gives_its_trial_back(folder, tiny):
+    """As an out-of-memory daemon does: the trial is resumed, here by the same worker."""
+    few = {"arms": ["none"], "overrides": {"trainer.max_epochs": 30}, "space": {}, "trials": 0}
+    (folder / "kills.yaml").write_text(
+        yaml.safe_dump({**definition(tiny), **few, "final_seeds": 1})
+    )
+    log = folder / "log"
+    coordinator = start(log, "--jobs", "1")
+    stopped = 0
+    deadline = time.monotonic() + 100
+    while coordinator.poll() is None and time.monotonic() < deadline:
+        if list(folder.rglob("last.ckpt")) and (at_work := workers(coordinator)) and stopped < 4:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(at_work[0], signal.SIGTERM)
+            stopped += 1
+        time.sleep(0.3)
+    assert coordinator.wait(100) == 0, log.read_text()
+    (trial,) = states("sqlite:///results/runs/kills/storage.db")["kills-none-final"]
+    assert trial.state == TrialState.COMPLETE, log.read_text()
+    assert "stopped; it can be resumed" in log.read_text()
+    assert ": failed" not in log.read_text()

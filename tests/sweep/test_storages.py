@@ -419,3 +419,64 @@ def test_what_optuna_shows_has_no_private_attributes(tmp_path):
         studies.beat()
     study = optuna.load_study(study_name="kept-none-tune", storage=storage)
     assert study.get_trials()[0].user_attrs == {}
+
+
+@pytest.mark.slow
+def test_whoever_loses_a_claim_leaves_no_sign(database, monkeypatch):
+    """The winner would take the trial for lost, and give no further sign of life for it."""
+    with opened(text(database)) as winner, opened(text(database)) as loser:
+        winner.prepare("a recipe")
+        real = loser._claim
+
+        def late(arm, stage, number):
+            if number == 0:
+                assert winner.claim().number == 0
+            return real(arm, stage, number)
+
+        monkeypatch.setattr(loser, "_claim", late)
+        assert loser.claim().number == 1
+        first = winner.trials("none", "tune")[0]
+        assert winner._has(first)
+        assert not loser._has(first)
+
+
+@pytest.mark.slow
+def test_a_claim_is_a_sign_of_life_at_once(database, monkeypatch):
+    """Who has watched a dead worker does not take its trial's next one for dead at once."""
+    now = [0.0]
+    with (
+        opened(text(database)) as dead,
+        opened(text(database)) as new,
+        opened(text(database)) as observer,
+    ):
+        monkeypatch.setattr(observer._watch, "_clock", lambda: now[0])
+        dead.prepare("a recipe")
+        claimed = dead.claim()
+        for _ in range(3):
+            observer.advance()
+            now[0] += 9.9
+        # Another coordinator was faster to see it, and claims it; its first sign is on the way.
+        dead.requeue(claimed)
+        monkeypatch.setattr(new, "_give_sign", lambda key: None)
+        assert new.claim().number == 0
+        for _ in range(2):
+            now[0] += 9.9
+            observer.advance()
+        assert observer.trials("none", "tune")[0].state == TrialState.RUNNING
+
+
+def test_a_claim_that_is_cut_off_loses_no_trial(tmp_path, monkeypatch):
+    """The storage fails between a claim and its first sign of life, and another one is made."""
+    with opened(f"sqlite:///{tmp_path / 'storage.db'}") as studies:
+        studies.prepare("a recipe")
+        real, failures = studies._give_sign, [storages.Passing("it is away")]
+
+        def give(key):
+            if failures:
+                raise failures.pop()
+            real(key)
+
+        monkeypatch.setattr(studies, "_give_sign", give)
+        assert studies.claim().number == 1
+        studies.advance()
+        assert studies.claim().number == 0
