@@ -401,6 +401,7 @@ def test_a_file_that_another_program_has_locked_is_waited_for(tmp_path, monkeypa
         other.close()
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_are_soon_prepared(tmp_path):
     many = replace(SWEEP, trials=1000)
     began = time.process_time()
