@@ -85,36 +85,35 @@ class BinaryLayer(nn.Module):
         self._precomputed = None
 
     def _binarized(self, drawn: bool) -> Tensor:
-        if isinstance(self.weight, Proxy):
+        weight = self.weight
+        if isinstance(weight, Proxy):
             # `torch.fx.symbolic_trace` records what is done with a weight that has no values yet.
-            return (
-                binarize_stochastic(self.weight) if drawn else binarize_deterministic(self.weight)
-            )
-        dtype = self.weight.dtype
-        if torch.is_autocast_enabled(self.weight.device.type):
-            dtype = torch.get_autocast_dtype(self.weight.device.type)
+            return binarize_stochastic(weight) if drawn else binarize_deterministic(weight)
+        dtype = weight.dtype
+        if torch.is_autocast_enabled(weight.device.type):
+            dtype = torch.get_autocast_dtype(weight.device.type)
         # A compiled graph always binarizes: it would be compiled again for each new tensor.
         if self.training and not torch.compiler.is_compiling():
             self.product_dtype = dtype
             precomputed, self._precomputed = self._precomputed, None
             if (
                 precomputed is not None
-                and precomputed[1] == _torch_private.version(self.weight)
+                and precomputed[1] == _torch_private.version(weight)
                 and precomputed[0].dtype == dtype
                 and not (drawn and _may_be_repeated())
             ):
-                return straight_through(self.weight, precomputed[0])
-        if dtype in kernels.DTYPES and kernels.supports(self.weight):
+                return straight_through(weight, precomputed[0])
+        if dtype in kernels.DTYPES and kernels.supports(weight):
             key = None
             if drawn:
                 key = draws.next_key() if self.training else kernels.draw_key()
-            return straight_through(self.weight, kernels.binarize(self.weight, dtype, key))
+            return straight_through(weight, kernels.binarize(weight, dtype, key))
         if not drawn:
-            return binarize_deterministic(self.weight)
+            return binarize_deterministic(weight)
         generator = None
         if self.training and draws.shares_draws():
-            generator = torch.Generator(self.weight.device).manual_seed(draws.next_key() % 2**63)
-        return binarize_stochastic(self.weight, generator)
+            generator = torch.Generator(weight.device).manual_seed(draws.next_key() % 2**63)
+        return binarize_stochastic(weight, generator)
 
     def set_scale_updates(self, scale: bool) -> None:
         """Let every optimizer scale the learning rate of this layer's weight (section 2.5).

@@ -74,8 +74,10 @@ def _weights(layers: Layers) -> Iterator[tuple["BinaryLayer", Tensor]]:
     # The references are copied at once: a layer may come or go in another thread.
     for reference in layers.valuerefs():
         layer = reference()
-        if layer is not None and layer.weight is not None:
-            yield layer, layer.weight
+        # A plain look-up: this is done at each step, and a small network's is short.
+        weight = None if layer is None else layer._parameters.get("weight")
+        if layer is not None and weight is not None:
+            yield layer, weight
 
 
 def _clip(optimizer: Optimizer) -> None:
