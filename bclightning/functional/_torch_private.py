@@ -76,8 +76,9 @@ def tracing() -> bool:
         >>> tracing()
         False
     """
-    # What `torch.jit.is_tracing` calls, without its own call, since each product asks.
-    return torch._C._is_tracing()
+    # What `torch.jit.is_tracing` calls, without its own call, since each product asks. A compiler
+    # cannot compile that question.
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
 
 
 def recording() -> bool:
