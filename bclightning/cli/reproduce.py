@@ -6,7 +6,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from bclightning.formatting import printable
 from bclightning.runs.config import NamedRun, RunConfig, add_allow_code
 from bclightning.runs.metrics_csv import EPOCH
 from bclightning.runs.progress import RunProgress
@@ -64,7 +66,7 @@ def run(options: Namespace) -> int:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(result: Reproduction) -> Table:
@@ -79,11 +81,13 @@ def _table(result: Reproduction) -> Table:
             different = apart.get((epoch, metric))
             if metric in row or different is not None:
                 again = "the same" if different is None else _number(different.again)
-                table.add_row(str(epoch + 1), metric, _number(row.get(metric)), again)
+                table.add_row(
+                    str(epoch + 1), Text(printable(metric)), _number(row.get(metric)), again
+                )
     for different in result.differences:
         if different.metric.startswith(f"{result.record.test_metric} ("):
             values = (_number(different.recorded), _number(different.again))
-            table.add_row(str(different.epoch + 1), different.metric, *values)
+            table.add_row(str(different.epoch + 1), Text(printable(different.metric)), *values)
     return table
 
 

@@ -9,11 +9,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bclightning.costs import LayerCost, Operations, energy, layer_costs
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
-from bclightning.formatting import joules, megabytes, short
+from bclightning.formatting import joules, megabytes, printable, short
 from bclightning.runs.config import NamedRun, RunConfig, add_allow_code, merge_file
 from bclightning.runs.origin import find_own_modules
 from bclightning.runs.recipes import recipe_names, resolve_recipe
@@ -85,7 +86,7 @@ def run(options: Namespace) -> int:
 def _layers(title: str, costs: Sequence[LayerCost]) -> Table:
     # So narrow that it fits a terminal of 80 columns.
     table = Table(
-        title=title,
+        title=Text(printable(title)),
         title_justify="left",
         show_footer=True,
         box=box.SIMPLE_HEAVY,
@@ -114,7 +115,7 @@ def _layers(title: str, costs: Sequence[LayerCost]) -> Table:
             for number in ((done.multiplications, done.additions) if done else (0, 0))
         ]
         table.add_row(
-            cost.name or cost.kind,
+            Text(printable(cost.name or cost.kind)),
             "x".join(map(str, cost.shape)),
             "binary" if cost.binary else "real",
             short(cost.parameters),

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bclightning.formatting import duration, printable
 from bclightning.sweep.monitor import Monitor, value_text
@@ -142,10 +144,10 @@ def table(name: str, arms: Sequence[ArmProgress], monitor: Monitor) -> Table:
     shown.add_column("arm", no_wrap=True)
     best = "best val." if monitor.metric == VAL_ERROR else f"best {monitor.metric}"
     for heading in ("trials", "running", "failed", "pruned", best, "final runs"):
-        shown.add_column(heading, justify="right")
+        shown.add_column(escape(printable(heading)), justify="right")
     for arm in arms:
         shown.add_row(
-            arm.arm,
+            Text(printable(arm.arm)),
             f"{arm.done + arm.pruned}/{arm.trials}",
             str(arm.running),
             str(arm.failed),

@@ -11,6 +11,7 @@ from bclightning.runs.record import RunRecord
 from bclightning.sweep.definition import Definition
 from bclightning.sweep.monitor import Monitor
 from bclightning.sweep.studies import Studies
+from bclightning.sweep.view import ArmProgress, table
 
 SWEEP = Definition.parse(
     {"recipe": "digits.yaml", "arms": ["none", "stochastic"], "final_seeds": 2}, "seen"
@@ -75,3 +76,13 @@ def test_the_state_names_what_is_monitored_and_what_failed(tmp_path, monitor, he
         assert rows[-1] == r"stochastic trial 0 failed: the loss\x1b[2J is [red]NaN"
     finally:
         studies.close()
+
+
+def test_names_from_a_definition_and_a_storage_are_text_in_the_table():
+    """Brackets are Rich's markup, and crash or vanish; control characters reach terminals."""
+    out = io.StringIO()
+    arm = ArmProgress("[/red]\x1b[2J", 1, 1, 0, 0, 0, 0.5, 0, 1, None, {})
+    Console(file=out, width=120).print(table("seen", [arm], Monitor("[/blue]\x1b", "max")))
+    assert "[/red]\\x1b[2J" in out.getvalue()
+    assert "best [/blue]\\x1b" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
