@@ -1,7 +1,7 @@
 """`bcl storage`: serve an SQLite file to sweeps on several machines, without a database."""
 
 import argparse
-import signal
+import time
 
 from bclightning.cli.sweep import positive
 from bclightning.errors import UserError
@@ -43,4 +43,5 @@ def run(options: argparse.Namespace) -> int:
     with interruptible(), served(options.file, options.host, options.port):
         print(f"serving {options.file} at grpc://{options.host}:{options.port}", flush=True)
         while True:
-            signal.pause()
+            # Until a signal; Windows has no call that waits for one alone.
+            time.sleep(60)

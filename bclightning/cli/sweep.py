@@ -131,9 +131,9 @@ def _print_state(console: Console, definition: Definition, storage: str) -> bool
 
     original = storage
     with tempfile.TemporaryDirectory() as copies:
-        if (file := sqlite_file(storage)) is not None:
+        if (file := sqlite_file(storage)) is not None and file.is_file():
             # The file is a coordinator's; a copy can be looked at without disturbing it.
-            storage = _copy(file, Path(copies), definition.name)
+            storage = _copy(file, Path(copies))
         try:
             studies = Studies(definition, storage, create=False)
         except UserError as error:
@@ -146,13 +146,11 @@ def _print_state(console: Console, definition: Definition, storage: str) -> bool
             studies.close()
 
 
-def _copy(source: Path, folder: Path, name: str) -> str:
+def _copy(source: Path, folder: Path) -> str:
     import sqlite3
 
     from bclightning.sweep.storages import damaged, sqlite_url
 
-    if not source.is_file():
-        raise UserError(f"the sweep {name} has not started: there is no {source}")
     target = folder / "storage.db"
     try:
         with (

@@ -18,7 +18,9 @@ def mixture_notes(arms: Sequence[Arm]) -> list[str]:
         arms: The arms that are compared.
     """
     runs = [run for arm in arms for run in arm.runs]
-    libraries = sorted({name for run in runs for each in _versions(run) for name in each})
+    libraries = sorted(
+        {name for run in runs for each in run.in_each_part("versions") for name in each}
+    )
     noted = [
         _difference(arms, "epochs", lambda run: [str(run.epochs)]),
         _difference(arms, "experiment", lambda run: [run.experiment]),
@@ -58,22 +60,18 @@ def _who(count: Counter[str], arms: Sequence[Arm]) -> str:
 
 
 def _commits(run: RunRecord) -> Iterable[str]:
-    for code in (run.git, *(part["git"] for part in run.parts)):
+    for code in run.in_each_part("git"):
         yield code["commit"][:12] if code else "no commit"
 
 
-def _versions(run: RunRecord) -> Iterable[dict[str, str]]:
-    yield run.versions
-    for part in run.parts:
-        yield part["versions"]
-
-
 def _version_of(name: str) -> Callable[[RunRecord], Iterable[str]]:
-    return lambda run: (versions.get(name, "not recorded") for versions in _versions(run))
+    return lambda run: (
+        versions.get(name, "not recorded") for versions in run.in_each_part("versions")
+    )
 
 
 def _machines(run: RunRecord) -> Iterable[str]:
-    for machine in (run.machine, *(part["machine"] for part in run.parts)):
+    for machine in run.in_each_part("machine"):
         known = [str(machine[key]) for key in ("device", "name") if key in machine]
         if "threads" in machine:
             known.append(f"threads {machine['threads']}")
@@ -82,9 +80,7 @@ def _machines(run: RunRecord) -> Iterable[str]:
 
 def _not_committed(runs: Sequence[RunRecord]) -> str:
     changed = [
-        run
-        for run in runs
-        if any(code and code["dirty"] for code in (run.git, *(part["git"] for part in run.parts)))
+        run for run in runs if any(code and code["dirty"] for code in run.in_each_part("git"))
     ]
     if not changed:
         return ""

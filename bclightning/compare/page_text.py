@@ -128,7 +128,7 @@ def _settings(comparison: Comparison) -> list[str]:
 def _provenance(comparison: Comparison) -> list[str]:
     runs = comparison.runs
     spent = duration(sum(run.train_seconds for run in runs))
-    codes = [git for run in runs for git in (run.git, *(part["git"] for part in run.parts))]
+    codes = [git for run in runs for git in run.in_each_part("git")]
     commits = sorted({_commit(git) for git in codes})
     machines = sorted({_machine(run.machine) for run in runs})
     versions = sorted(

@@ -4,14 +4,14 @@ import gc
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from types import MethodType
-from typing import get_args
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from bclightning.nn.batch_norm import BatchNorm
 from bclightning.nn.latent import binary_layers
-from bclightning.nn.layers import BinaryLayer
+from bclightning.nn.layers import BinaryLayer, check_binarization
 from bclightning.nn.loading import BINARY_LAYERS
 from bclightning.vocabulary import Binarization
 
@@ -75,10 +75,7 @@ def convert_to_binary(
           (2): Linear(in_features=8, out_features=2, bias=True)
         )
     """
-    if binarization not in get_args(Binarization):
-        raise ValueError(
-            f"binarization must be 'deterministic' or 'stochastic', not {binarization!r}"
-        )
+    check_binarization(binarization)
     skipped = skipped_modules(model, skip)
     wanted = {name: module for name, module in model.named_modules() if id(module) not in skipped}
     _refuse_what_cannot_be_converted(wanted)
@@ -164,14 +161,12 @@ def refuse_shared_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> 
                 )
 
 
-def _memory(parameter: object) -> int:
+def _memory(parameter: Any) -> int:
     """What two parameters have in common that share their memory, or are one."""
-    if isinstance(parameter, Tensor) and not isinstance(parameter, nn.UninitializedParameter):
-        try:
-            return parameter.untyped_storage().data_ptr() or id(parameter)
-        except (NotImplementedError, RuntimeError):  # some subclasses of tensors have no memory
-            return id(parameter)
-    return id(parameter)
+    try:
+        return parameter.untyped_storage().data_ptr() or id(parameter)
+    except (NotImplementedError, RuntimeError, ValueError):  # a lazy or a wrapping one has none
+        return id(parameter)
 
 
 def _refuse_kept_methods(layers: dict[str, nn.Module]) -> None:
@@ -200,8 +195,8 @@ def _kept_methods(layers: Iterable[nn.Module]) -> set[int]:
     }
 
 
-def _refuse_what_cannot_be_converted(places: dict[str, nn.Module]) -> None:
-    for name, module in places.items():
+def _refuse_what_cannot_be_converted(modules: dict[str, nn.Module]) -> None:
+    for name, module in modules.items():
         where = f"{name or 'the model itself'} ({type(module).__name__})"
         if isinstance(module, BinaryLayer):
             raise TypeError(f"{where} is binary already; convert a model once, or skip the layer")

@@ -1,7 +1,7 @@
 """Layers with binary weights: ordinary torch layers that binarize their weight when they use it."""
 
 import math
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -142,15 +142,8 @@ class BinaryLayer(nn.Module):
         return f"{super().extra_repr()}, binarization={self.binarization!r}"
 
     def _set_binarization(self, binarization: Binarization) -> None:
-        match binarization:
-            case "deterministic":
-                self.eval_weights = "binary"
-            case "stochastic":
-                self.eval_weights = "real"
-            case _:
-                raise ValueError(
-                    f"binarization must be 'deterministic' or 'stochastic', not {binarization!r}"
-                )
+        check_binarization(binarization)
+        self.eval_weights = "binary" if binarization == "deterministic" else "real"
         self.binarization = binarization
         steps.watch(self)
 
@@ -197,6 +190,23 @@ class BinaryLayer(nn.Module):
         """What a saved state says of this layer, beside its parameters."""
         note: dict[str, str | bool] = {"binarization": self.binarization}
         return note | {"convert": True} if self.converts_loader else note
+
+
+def check_binarization(binarization: str) -> None:
+    """Make sure that a binarization is one of the two.
+
+    Raises:
+        ValueError: It is not.
+
+    Example:
+        >>> check_binarization("sign")
+        Traceback (most recent call last):
+        ValueError: binarization must be 'deterministic' or 'stochastic', not 'sign'
+    """
+    if binarization not in get_args(Binarization):
+        raise ValueError(
+            f"binarization must be 'deterministic' or 'stochastic', not {binarization!r}"
+        )
 
 
 def _may_be_repeated() -> bool:

@@ -475,7 +475,7 @@ batch_size=20, eval_batch_size=1000, seed=None))
         """
         content = self.plain()
         try:
-            again = RunConfig.load(content).plain()
+            again = load_limited([content], self._allowed).plain()
         except UserError as error:
             raise UserError(
                 f"the configuration could not be read again to resume the run: {error}"

@@ -3,7 +3,7 @@
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_type_hints
 
 from bclightning.errors import MachineError, UserError
 from bclightning.runs.folder import checked_name
@@ -160,6 +160,16 @@ class RunRecord:
             if (entry["weights"], entry["batch_norm"]) == (weights, statistics):
                 return float(entry["value"])
         return None
+
+    def in_each_part(self, name: Literal["versions", "git", "machine"]) -> list[Any]:
+        """What the record says of each part of the run, the first one first.
+
+        Example:
+            >>> record = RunRecord("a", "e", "none", "d", seed=0, machine={"device": "cpu"})
+            >>> record.in_each_part("machine")
+            [{'device': 'cpu'}]
+        """
+        return [getattr(self, name), *(part[name] for part in self.parts)]
 
     def resume_from(self, before: "RunRecord") -> None:
         """Keep what is known of the run's earlier parts, where this describes one more.

@@ -111,10 +111,10 @@ def fit(
     recorded = None
     if config.run is not None:
         _refuse_changes(config)
-        # Before its lock, which there cannot be where nobody may write.
-        if (record := _finished(config.run)) is not None:
-            return record
         if (before := _record_of(config.run)) is not None:
+            # Before its lock, which there cannot be where nobody may write.
+            if _is_finished(before, config.run):
+                return before
             recorded = recorded_threads(before)
     threads = check_threads(threads, recorded)
     return _start(config, callbacks, data, epochs, SEEDING, threads)
@@ -157,10 +157,10 @@ def _start(
         if config.run is not None:
             # What is read of the run is read while nobody else can change it.
             held.enter_context(_only_in_first_process(config.run.lock))
-            if (record := _finished(config.run)) is not None:
-                return record
-            before = _record_of(config.run)
-            seeding = before.seeding if before else seeding
+            if (before := _record_of(config.run)) is not None:
+                if _is_finished(before, config.run):
+                    return before
+                seeding = before.seeding
         config.check_readable()
         if threads is not None:
             torch.set_num_threads(threads)
@@ -196,13 +196,12 @@ def _record_of(folder: RunFolder) -> RunRecord | None:
     return RunRecord.read(folder.record) if folder.record.exists() else None
 
 
-def _finished(folder: RunFolder) -> RunRecord | None:
-    """The record of a run that is finished; `None` for any other run."""
-    record = _record_of(folder)
-    if record is None or record.status != "finished":
-        return None
+def _is_finished(record: RunRecord, folder: RunFolder) -> bool:
+    """Whether a run is finished, which is said."""
+    if record.status != "finished":
+        return False
     logger.info("the run %s is finished, and stays as it is", folder.path)
-    return record
+    return True
 
 
 def _choose_threads(built: BuiltRun) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from bclightning.errors import UserError, nearest
 from bclightning.runs.folder import checked_name
+from bclightning.storage import expanded
 from bclightning.vocabulary import REGULARIZERS
 from bclightning.yaml_files import read_yaml
 
@@ -307,7 +308,7 @@ def shipped_definitions() -> dict[str, Path]:
 
 def _resolve(name: str) -> Path:
     """The file that `name` means: a path as it is, else a shipped definition."""
-    path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    path = expanded(name)
     if path.is_file():
         return path
     shipped = shipped_definitions()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bclightning.errors import MachineError, UserError
 from bclightning.runs.recipes import parse_config, read_config, resolve_recipe
+from bclightning.storage import expanded
 from bclightning.yaml_files import read_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: There is no such recipe, or it cannot be read.
     """
-    path = resolve_recipe(str(Path(name).expanduser()) if name.startswith("~") else name)
+    path = resolve_recipe(name)
     text = read_text(path)
     return text, parse_config(text, path)
 
@@ -86,7 +87,7 @@ def check_unchanged(files: Mapping[str, str]) -> None:
 
 def _digest(name: str) -> str:
     """Checksum of a file's content; empty if there is no such file."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         state = path.stat()
     except OSError:
@@ -108,8 +109,7 @@ def _files(value: Any) -> Iterator[str]:
         case str() if _is_file(value):
             yield value
             if value.endswith(_NESTED):
-                with_own = _nested_content(Path(value).expanduser())
-                yield from _files(with_own)
+                yield from _files(_nested_content(expanded(value)))
         case Mapping():
             for inner in value.values():
                 yield from _files(inner)
@@ -127,8 +127,8 @@ def _nested_content(path: Path) -> dict[str, Any]:
 
 def _is_file(name: str) -> bool:
     try:
-        return bool(name) and Path(name).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):
+        return bool(name) and expanded(name).is_file()
+    except (OSError, ValueError):
         # A text that can be no path.
         return False
 

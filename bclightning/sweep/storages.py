@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 
 from bclightning.errors import MachineError, UserError
 from bclightning.formatting import duration, printable
+from bclightning.storage import expanded
 
 # How long a storage that does not answer is waited for, and how often that is said.
 WAIT_SECONDS = 600.0
@@ -225,7 +226,7 @@ def sqlite_file(storage: str) -> Path | None:
         return None
     if not url.drivername.startswith("sqlite") or not url.database:
         return None
-    return Path(url.database).expanduser()
+    return expanded(url.database)
 
 
 @contextlib.contextmanager

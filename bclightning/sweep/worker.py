@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ from bclightning.runs.allowed_code import code_named_in
 from bclightning.runs.config import RunConfig, load_limited
 from bclightning.runs.data import SharedData
 from bclightning.runs.folder import RunFolder, RunInUseError
-from bclightning.runs.interrupt import Interrupted
+from bclightning.runs.interrupt import Interrupted, interruption_of
 from bclightning.runs.metrics_csv import shortest
 from bclightning.runs.notices import logger
 from bclightning.runs.progress import RunProgress
@@ -170,7 +169,7 @@ def _answer(
     except MachineError as error:
         return Stopped(str(error))
     except Exception as error:  # a run that fails, for whatever reason, does not stop the others
-        if _was_interrupted(error):
+        if interruption_of(error) is not None:
             return Stopped()
         if isinstance(error, UserError):
             return Failed(str(error))
@@ -178,17 +177,6 @@ def _answer(
             return Stopped(str(full))
         traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}")
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether a signal is behind an error, as where one came while a file was being written."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, Interrupted):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRecord:
@@ -202,8 +190,6 @@ def _run(request: RunRequest, connection: Connection, data: SharedData) -> RunRe
                 # Its worker died after the run ended, and before it could say so.
                 return record
     else:
-        # A worker died between making the folder and writing the configuration into it.
-        shutil.rmtree(folder.path, ignore_errors=True)
         check_unchanged(request.files)
     reports = EpochReports(connection, request.monitor, request.wait)
     record = _train(request, resumes, reports, data)
