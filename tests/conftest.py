@@ -7,11 +7,13 @@ import io
 import os
 import pickle
 import random
+import secrets
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
+import filelock
 import hypothesis
 import numpy as np
 import pytest
@@ -72,7 +74,7 @@ def seeded():
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
     """No key, no mode, no home and no data of the machine's, unless a test asks for them."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "BCL_RUN_FOLDER", "NETRC"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     # Lightning leaves the seed of the last run there; set, it is put back after the test.
@@ -89,25 +91,38 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def postgresql():
-    """The URL of a PostgreSQL server of our own, which goes when the tests end."""
+def postgresql_server(tmp_path_factory):
+    """A PostgreSQL server of our own, which goes when the tests end: user, password, host, port."""
     if shutil.which("pg_virtualenv") is None:
         pytest.skip("needs Debian's package postgresql")
     show = 'echo "$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT"; read line'
-    process = subprocess.Popen(
-        ["pg_virtualenv", "-t", "sh", "-c", show],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    for line in process.stdout:
-        if "@" in line:
-            break
-    else:
-        pytest.fail("PostgreSQL did not start")
-    yield f"postgresql+psycopg://{line.strip()}/postgres"
+    # Servers that start at once, in two processes of tests, would take the same free port.
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "postgresql.lock"):
+        process = subprocess.Popen(
+            ["pg_virtualenv", "-t", "sh", "-c", show],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for line in process.stdout:
+            if "@" in line:
+                break
+        else:
+            pytest.fail("PostgreSQL did not start")
+    yield line.strip()
     process.communicate("\n")
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """The URL of an empty PostgreSQL database, which no other test has."""
+    import psycopg
+
+    name = f"test_{secrets.token_hex(4)}"
+    with psycopg.connect(f"postgresql://{postgresql_server}/postgres", autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+    return f"postgresql+psycopg://{postgresql_server}/{name}"
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import load_weights, reported_metric
 from bclightning.runs.record import RunRecord
+from bclightning.runs.slurm import environment_plugins
 from bclightning.runs.threads import (
     check_threads,
     may_choose,
@@ -152,6 +153,9 @@ def _start(
                 "which it is resumed from and judged by; leave the option out"
             )
     keep_freed_memory()
+    if environment_plugins(config["trainer.devices"], config["trainer.num_nodes"], os.environ):
+        # As those plugins have it from the trainer on; locks are taken before there is one.
+        rank_zero_only.rank = 0
     with interruptible(), preserving_threads(), contextlib.ExitStack() as held:
         before = None
         if config.run is not None:
@@ -312,6 +316,9 @@ class _Run:
                 interruption.folder = self.folder.path
                 interruption.epochs = len(self.checkpoint.table.rows)
             raise interruption from None
+        finally:
+            # No process that is started later belongs to this run.
+            os.environ.pop(FOLDER_VARIABLE, None)
         return self.record
 
     def _begin(self) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from bclightning.errors import UserError
 from bclightning.runs.config import RunConfig
+from bclightning.runs.run import fit
 from bclightning.runs.slurm import refuse_copies, resumed_when_requeued
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "slurm"
@@ -170,15 +171,52 @@ def test_a_requeued_command_is_the_run_that_it_began(folder, tiny, experiment):
         assert resumed_when_requeued(other, again).changed == ["--model.learning_rate"]
 
 
-def test_a_task_of_any_number_writes_what_it_trains(folder, tiny, monkeypatch):
-    """Lightning takes a process by its number among a job's tasks for one that writes nothing."""
-    code = (
-        "from bclightning import fit\n"
-        f"record = fit({tiny!r})\n"
-        "assert record.test and record.status == 'finished'\n"
-    )
+STOPPED_AND_RESUMED = """
+import os
+import signal
+import sys
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+from bclightning import RunConfig, fit
+from bclightning.runs.folder import RunFolder
+from bclightning.runs.interrupt import Interrupted
+
+
+class Stops(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer, module):
+        assert RunFolder(Path("results/runs/digits/mine")).in_use()
+        if trainer.current_epoch == self.epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+try:
+    fit(RunConfig.load(sys.argv[1], {"run_id": "mine"}), callbacks=[Stops(1)])
+except Interrupted:
+    record = fit(RunConfig.from_run("mine"), callbacks=[Stops(None)])
+    assert record.test and record.status == "finished"
+"""
+
+
+def test_a_task_of_any_number_writes_what_it_trains(folder, tiny):
+    """Lightning takes a process by its number among a job's tasks for one that writes nothing.
+
+    Until there was a trainer it was one: it wrote to the folder of an earlier run, if its parent
+    had trained one, and held no lock on the run that it resumed.
+    """
     tasks = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}
-    environment = {**os.environ, **tasks, "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "job"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    (path,) = Path("results").rglob("run.json")
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "job", "BCL_RUN_FOLDER": str(folder / "earlier")}
+    command = [sys.executable, "-c", STOPPED_AND_RESUMED, tiny]
+    subprocess.run(command, env={**os.environ, **tasks, **job}, check=True)
+    (path,) = folder.rglob("run.json")
+    assert path == folder / "results/runs/digits/mine/run.json"
     assert json.loads(path.read_text())["status"] == "finished"
+
+
+def test_a_run_leaves_no_word_of_its_folder_to_later_processes(folder, tiny):
+    fit(RunConfig.load(tiny, {"trainer.max_epochs": 1}))
+    assert "BCL_RUN_FOLDER" not in os.environ

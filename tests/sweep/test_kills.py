@@ -212,6 +212,8 @@ def test_the_process_that_workers_are_forked_from_is_killed(folder, tiny):
         kill(children(server)[0])
         time.sleep(1.0)
         kill(server)
+        while children(server):
+            time.sleep(0.01)
     assert coordinator.wait(200) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
     trials = states("sqlite:///results/runs/kills/storage.db")["kills-none-final"]
