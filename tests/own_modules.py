@@ -56,6 +56,39 @@ class Regression(LightningModule):
         return torch.optim.Adam(self.parameters(), self.learning_rate)
 
 
+class MadeInSetup(Regression):
+    """The last layer is made when a stage begins, of a size that only the data say."""
+
+    def __init__(self, hidden: int = 32, learning_rate: float = 1e-2):
+        super().__init__(hidden, learning_rate)
+        self.hidden = hidden
+        del self.head
+
+    def setup(self, stage):
+        if not hasattr(self, "head"):
+            self.head = nn.Linear(self.hidden, table(1, 0)[0][1].numel())
+
+
+class MadeInEachSetup(MadeInSetup):
+    def setup(self, stage):
+        self.head = nn.Linear(self.hidden, 1)
+
+
+class MadeInConfigureModel(Regression):
+    """Without a layer until training begins, as large models are."""
+
+    def __init__(self, hidden: int = 32, learning_rate: float = 1e-2):
+        super().__init__(hidden, learning_rate)
+        self.hidden = hidden
+        del self.body, self.head
+
+    def configure_model(self):
+        if not hasattr(self, "head"):
+            hidden = nn.Linear(8, self.hidden)
+            self.body = nn.Sequential(hidden, nn.BatchNorm1d(self.hidden), nn.ReLU())
+            self.head = nn.Linear(self.hidden, 1)
+
+
 class TwoOptimizers(Regression):
     """One optimizer for the body and one for the head, stepped by hand."""
 

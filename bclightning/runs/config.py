@@ -40,6 +40,7 @@ from bclightning.runs.allowed_code import HELP, OPTION, AllowedCode, open_config
 from bclightning.runs.data import root_of_run, root_to_write
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import changed_options
+from bclightning.runs.late_layers import makes_layers_late
 from bclightning.runs.notices import quiet_lightning
 from bclightning.runs.origin import signed
 from bclightning.runs.parser_errors import format_parser_error, lightning_errors
@@ -132,12 +133,14 @@ class BuiltRun:
         data: The data module.
         wandb: How the run reaches W&B.
         purpose: What the run is for.
+        binarization: What a `BinaryConnect` callback makes of layers; ``None`` without one.
     """
 
     model: LightningModule
     data: LightningDataModule
     wandb: WandbOptions
     purpose: RunPurpose
+    binarization: Binarization | None = None
 
 
 class _ConfigFile(ActionConfigFile):
@@ -519,11 +522,15 @@ batch_size=20, eval_batch_size=1000, seed=None))
                 callbacks.append(BinaryConnect(self["binarization"], patterns))
             elif self["skip"] is not None:
                 raise UserError("--skip says what stays real under --binarization; give that too")
-            for callback in callbacks:
-                if isinstance(callback, BinaryConnect):
-                    callback.convert(built.model)
+            binary = [callback for callback in callbacks if isinstance(callback, BinaryConnect)]
+            late = makes_layers_late(built.model)
+            for callback in binary:
+                # Late layers are made and converted by `make_late_layers`.
+                convert = callback.convert_so_far if late else callback.convert
+                convert(built.model)
             self._trainer["callbacks"] = callbacks
-        return BuiltRun(built.model, built.data, built.wandb, built.purpose)
+        binarization = binary[0].binarization if binary else None
+        return BuiltRun(built.model, built.data, built.wandb, built.purpose, binarization)
 
     def build_trainer(
         self, callbacks: Sequence[Callback] = (), plugins: Sequence[CheckpointIO] = ()

@@ -10,6 +10,7 @@ from bclightning.evaluation import EvaluationResult, ensemble_errors, errors_by_
 from bclightning.nn import binary_layers, evaluating_with
 from bclightning.nn.batch_norm import tracking_batch_norms
 from bclightning.runs.data import require_loader
+from bclightning.runs.late_layers import weights_kept_by
 from bclightning.runs.metrics_csv import shortest
 from bclightning.training import Classifier, ReestimateBatchNorm
 from bclightning.training.batch_norm import statistics_batches
@@ -116,8 +117,10 @@ def _logged(
 ) -> float:
     run = trainer.test if split == "test" else trainer.validate
     values: dict[str, float] = {}
+    require_weights_kept = weights_kept_by(model)
     for of_one_loader in run(model, datamodule=datamodule, verbose=False):
         values |= of_one_loader
+    require_weights_kept()
     if metric not in values:
         option = "--test_metric" if split == "test" else "--monitor"
         raise UserError(

@@ -10,6 +10,7 @@ from bclightning.errors import UserError
 from bclightning.runs.checkpoint_io import load_checkpoint
 from bclightning.runs.config import RunConfig
 from bclightning.runs.folder import RunFolder
+from bclightning.runs.late_layers import make_late_layers
 from bclightning.runs.record import RunRecord
 from bclightning.training import Classifier
 from bclightning.vocabulary import TEST_ERROR
@@ -63,6 +64,7 @@ def rebuild(config: RunConfig, checkpoint: str | Path | None = None) -> TrainedN
         checkpoint = folder.checkpoints / "best.ckpt"
     built = config.build()
     trainer = config.build_trainer()
+    make_late_layers(built.model, built.data, trainer)
     load_weights(built.model, str(checkpoint))
     built.data.prepare_data()
     return TrainedNetwork(

@@ -37,6 +37,7 @@ from bclightning.runs.first_layer import save_first_layer
 from bclightning.runs.folder import RunFolder, checked_name
 from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.interrupt import interruptible, interruption_of, stop_if_asked
+from bclightning.runs.late_layers import make_late_layers
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.notices import logger
 from bclightning.runs.parser_errors import lightning_errors
@@ -272,6 +273,7 @@ class _Run:
             *([] if epochs is None else [FirstEpochs(epochs)]),
         ]
         self.trainer = config.build_trainer(ours, [WholeFileCheckpointIO()])
+        make_late_layers(built.model, built.data, self.trainer)
         self.record = _describe(config, built, self.trainer, seeding)
         if before is not None:
             self.record.resume_from(before)
@@ -543,7 +545,8 @@ def _set_names(config: RunConfig, built: BuiltRun, before: RunRecord | None) -> 
 def _new_name(config: RunConfig, built: BuiltRun) -> str:
     # Runs that a script starts in the same second are told apart by two random bytes.
     stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    regularizer = regularizer_of(built.model)
+    # Layers that are made later are not there yet.
+    regularizer = built.binarization or regularizer_of(built.model)
     return f"{data_name(built.data)}-{regularizer}-s{config['seed_everything']}-{stamp}"
 
 

@@ -145,10 +145,10 @@ class BinaryConnect(ClipWeights):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Convert the module's layers, and those that its own hooks make afterwards."""
-        self._convert_new_layers(pl_module)
+        self.convert_so_far(pl_module)
         last = "configure_model" if is_overridden("configure_model", pl_module) else "setup"
         if last != "setup":
-            _call_after(pl_module, "setup", lambda: self._convert_new_layers(pl_module))
+            _call_after(pl_module, "setup", lambda: self.convert_so_far(pl_module))
         _call_after(pl_module, last, lambda: self.convert(pl_module))
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if self.reestimate_batch_norm and not any(
@@ -159,26 +159,26 @@ class BinaryConnect(ClipWeights):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since, check the latent weights, and clip them."""
-        self._convert_new_layers(pl_module)
+        self.convert_so_far(pl_module)
         super().on_train_start(trainer, pl_module)
         if self.scale_learning_rates:
             _refuse_scaling_twice(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since."""
-        self._convert_new_layers(pl_module)
+        self.convert_so_far(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since."""
-        self._convert_new_layers(pl_module)
+        self.convert_so_far(pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since."""
-        self._convert_new_layers(pl_module)
+        self.convert_so_far(pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert what was made since."""
-        self._convert_new_layers(pl_module)
+        self.convert_so_far(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand over to the process that started this one that the layers are binary."""
@@ -202,7 +202,7 @@ class BinaryConnect(ClipWeights):
             self._convert(module, skipped)
         self._scale(module)
 
-    def _convert_new_layers(self, module: nn.Module) -> None:
+    def convert_so_far(self, module: nn.Module) -> None:
         """Convert what there is so far, which may be nothing."""
         skipped = skipped_modules(module, self.skip, must_match=False)
         if self._left(module, skipped):

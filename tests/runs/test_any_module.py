@@ -9,9 +9,13 @@ from own_modules import Regression
 
 from bclightning.cli.main import main
 from bclightning.compare.comparison import compare
+from bclightning.errors import UserError
+from bclightning.nn import binary_layers
 from bclightning.runs import RunConfig, fit
 from bclightning.runs.callbacks import SeedEachEpoch
+from bclightning.runs.evaluate import evaluate
 from bclightning.runs.metrics_csv import MetricsTable
+from bclightning.runs.rebuild import rebuild
 from bclightning.runs.record import RunRecord
 
 RUNS = "results/runs/table"
@@ -85,6 +89,40 @@ def test_it_gets_binary_weights_where_they_are_asked_for(folder):
     weight = config.build().model.body[0].weight
     assert type(Regression().body[0]) is not type(config.build().model.body[0])
     assert weight.shape == (32, 8)
+
+
+@pytest.mark.parametrize("model", ["MadeInSetup", "MadeInConfigureModel"])
+def test_layers_that_it_makes_when_a_stage_begins_are_recorded_and_tested(folder, model):
+    binary = {"binarization": "deterministic", "trainer.max_epochs": 3}
+    found = fit({**OWN, **binary, "model": {"class_path": f"own_modules.{model}"}})
+    assert (found.regularizer, found.binary_weights) == ("deterministic", 8 * 32 + 32)
+    assert "-deterministic-" in found.run_id
+    best = RunConfig.from_run(f"{RUNS}/{found.run_id}")
+    trained = rebuild(best)
+    again = evaluate(
+        trained.model, trained.data, trained.trainer, "test", "test_loss", trained.make_trainer
+    )
+    as_trained = [
+        [e for e in entries if e["batch_norm"] == "as trained"]
+        for entries in (found.test, [result.entry() for result in again])
+    ]
+    assert as_trained[0] == as_trained[1] != []
+    assert len(binary_layers(trained.model)) == 2
+
+
+def test_layers_that_it_makes_at_each_stage_again_are_refused_before_training(folder):
+    """A test, in Lightning too, would be of the new ones."""
+    with pytest.raises(UserError, match=r"MadeInEachSetup makes head\.weight again in setup"):
+        fit({**OWN, "model": {"class_path": "own_modules.MadeInEachSetup"}})
+    assert not folder.joinpath("results").exists()
+
+
+def test_a_module_without_a_layer_to_convert_is_refused_before_training(folder):
+    skip = {"binarization": "deterministic", "skip": ["body*", "head"]}
+    model = {"class_path": "own_modules.MadeInConfigureModel"}
+    with pytest.raises(UserError, match="no Linear or Conv2d to convert"):
+        fit({**OWN, **skip, "model": model})
+    assert not folder.joinpath("results").exists()
 
 
 def test_skip_alone_is_refused(folder, refused):
