@@ -156,7 +156,7 @@ def _start(
     keep_freed_memory()
     if environment_plugins(config["trainer.devices"], config["trainer.num_nodes"], os.environ):
         # As those plugins have it from the trainer on; locks are taken before there is one.
-        rank_zero_only.rank = 0
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
     with interruptible(), preserving_threads(), contextlib.ExitStack() as held:
         before = None
         if config.run is not None:
