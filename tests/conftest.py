@@ -11,6 +11,7 @@ import secrets
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -88,6 +89,22 @@ def folder(tmp_path, monkeypatch):
     path.mkdir()
     monkeypatch.chdir(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, worker_id):
+    """What makes a folder for all processes of tests: the first one that asks for it fills it."""
+    own = tmp_path_factory.getbasetemp()
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = (own if worker_id == "master" else own.parent) / name
+        with filelock.FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                fill(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

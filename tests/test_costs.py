@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -36,6 +36,8 @@ def test_the_convolutional_network_has_the_617_million_of_the_paper_s_recipe():
     assert saved == pytest.approx(2 / 3, abs=0.002)
 
 
+# Few: a conversion looks through all objects of the process.
+@settings(max_examples=20)
 @given(
     batch_norm=st.booleans(),
     widths=st.lists(st.integers(1, 20), min_size=1, max_size=3),

@@ -1,5 +1,7 @@
 """`bcl sweep` from end to end: fair, resumable, told in sentences."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -34,7 +36,18 @@ def define(tiny, **change) -> None:
 
 
 def sweep(*words) -> subprocess.CompletedProcess:
-    """In a process of its own, as users run it."""
+    """In this process, whose workers are forked from one server for all tests."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(["sweep", "mine.yaml", *words])
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def sweep_in_a_process_of_its_own(*words) -> subprocess.CompletedProcess:
+    """As users run it."""
     command = [sys.executable, "-m", "bclightning", "sweep", "mine.yaml", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
@@ -49,18 +62,22 @@ def record(run_id: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """A finished sweep, its words, and its folder."""
-    folder = tmp_path_factory.mktemp("swept")
-    tiny = str(Path(__file__).parents[1] / "configs" / "tiny.yaml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        define(tiny, overrides={"trainer.max_epochs": 2, "wandb.mode": "offline"})
-        # As after W&B was used in this process, whose service has ended meanwhile.
-        patch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere/socket")
-        done = sweep("--jobs", "2")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+def swept(made_once):
+    """A finished sweep: its folder, and what it said."""
+
+    def make(folder: Path) -> None:
+        tiny = str(Path(__file__).parents[1] / "configs" / "tiny.yaml")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            define(tiny, overrides={"trainer.max_epochs": 2, "wandb.mode": "offline"})
+            # As after W&B was used in this process, whose service has ended meanwhile.
+            patch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere/socket")
+            done = sweep_in_a_process_of_its_own("--jobs", "2")
+            assert done.returncode == 0, done.stderr
+            Path("said").write_text(done.stdout)
+
+    folder = made_once("swept", make)
+    return folder, (folder / "said").read_text()
 
 
 @pytest.fixture
