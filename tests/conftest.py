@@ -32,10 +32,10 @@ hypothesis.settings.load_profile("any machine")
 
 CONFIGS = Path(__file__).parent / "configs"
 
-if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-    # Each worker has a core, here and in the processes that it starts.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
+# Each process of tests has a core, here and in the processes that it starts. One that has started
+# torch's threads cannot be forked, either.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 # Set where CI runs: a test that is skipped without being marked ``may_skip`` then is a failure,
 # since it would go unnoticed that something is not tested any more.

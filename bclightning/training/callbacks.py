@@ -200,14 +200,20 @@ class BinaryConnect(ClipWeights):
         skipped = skipped_modules(module, self.skip)
         if self._left(module, skipped) or not binary_layers(module):
             self._convert(module, skipped)
-        self._scale(module)
+        for layer in binary_layers(module).values():
+            # Also where an earlier training of the module had it otherwise.
+            if layer.scale_updates != self.scale_learning_rates:
+                layer.set_scale_updates(self.scale_learning_rates)
 
     def convert_so_far(self, module: nn.Module) -> None:
         """Convert what there is so far, which may be nothing."""
         skipped = skipped_modules(module, self.skip, must_match=False)
         if self._left(module, skipped):
             self._convert(module, skipped)
-        self._scale(module)
+        if self.scale_learning_rates:
+            for layer in binary_layers(module).values():
+                if not layer.scale_updates:
+                    layer.set_scale_updates(True)
 
     def _left(self, module: nn.Module, skipped: set[int]) -> bool:
         return any(
@@ -220,11 +226,6 @@ class BinaryConnect(ClipWeights):
             self.binarization,
             lambda _, inner: id(inner) in skipped or isinstance(inner, BinaryLayer),
         )
-
-    def _scale(self, module: nn.Module) -> None:
-        for layer in binary_layers(module).values():
-            if layer.scale_updates != self.scale_learning_rates:
-                layer.set_scale_updates(self.scale_learning_rates)
 
 
 def _call_after(module: LightningModule, name: str, then: Callable[[], None]) -> None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +20,9 @@ from bclightning.training.optim import OptimizerName, exponential_decay, make_op
 from bclightning.vocabulary import TRAIN_LOSS
 
 Batch = tuple[Tensor, Tensor]
+
+# Callbacks that set one learning rate for all parameter groups of an optimizer.
+SETS_ALL_RATES = (LearningRateFinder, StochasticWeightAveraging)
 
 # Looking at the loss waits for the device, so it is done once in a while; the sum keeps any NaN.
 STEPS_BETWEEN_CHECKS = 100
@@ -43,7 +48,9 @@ class Classifier(LightningModule):
             epoch. The same as `learning_rate` for a constant rate.
         end_factor: The last rate as a fraction of the first, in place of `final_learning_rate`: for
             searches over a range that no single last rate suits.
-        scale_learning_rates: Whether binary weights have their learning rates scaled (section 2.5).
+        scale_learning_rates: Whether binary weights have their learning rates scaled (section 2.5):
+            in parameter groups of their own, or in each step where a callback of Lightning sets one
+            rate for all groups (`LearningRateFinder`, `StochasticWeightAveraging`).
         momentum: Momentum of ``nesterov``; the other optimizers ignore it.
         loss: ``squared_hinge``, the paper's, or ``cross_entropy``.
 
@@ -115,11 +122,16 @@ class Classifier(LightningModule):
                 "the learning rate decays over the epochs of the run, so their number must be "
                 "known; give --trainer.max_epochs"
             )
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        in_steps = any(isinstance(callback, SETS_ALL_RATES) for callback in callbacks)
+        if self.scale_learning_rates:
+            for layer in binary_layers(self.network).values():
+                layer.set_scale_updates(in_steps)
         optimizer = make_optimizer(
             self.network,
             self.optimizer_name,
             self.learning_rate,
-            scaled=self.scale_learning_rates,
+            scaled=self.scale_learning_rates and not in_steps,
             momentum=self.momentum,
         )
         decay = exponential_decay(optimizer, self.learning_rate, self.final_learning_rate, epochs)
@@ -139,6 +151,7 @@ class Classifier(LightningModule):
         if self._steps == 0:
             # The epoch's learning rate, which is another one when the epoch ends.
             self._learning_rate_now = self._unscaled_rate()
+            self._warn_of_unscaled_rates()
         loss = self._loss(self.forward(images), labels)
         self._loss_sum += loss.detach()
         self._steps += 1
@@ -199,6 +212,23 @@ class Classifier(LightningModule):
             # All parameters are binary weights: how far the rate has decayed is known of any.
             return float(self.learning_rate * first["lr"] / first["initial_lr"])
         return float(first["lr"])
+
+    def _warn_of_unscaled_rates(self) -> None:
+        """Warn where something has set the rates of all groups, and the scales are lost."""
+        layers = binary_layers(self.network)
+        for group in self.trainer.optimizers[0].param_groups:
+            layer = layers.get(group.get("name", ""))
+            if (
+                layer is not None
+                and group["lr"] == self._learning_rate_now
+                and layer.learning_rate_scale() != 1
+            ):
+                rank_zero_warn(
+                    f"the learning rate of {group['name']} is no longer scaled, since something "
+                    "has set one rate for all parameter groups; give --model.scale_learning_rates "
+                    "false, and the callback BinaryConnect with scale_learning_rates: true"
+                )
+                return
 
     def _refuse_non_finite(self) -> None:
         if not torch.isfinite(self._loss_sum):

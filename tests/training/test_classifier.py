@@ -7,7 +7,12 @@ import pytest
 import torch
 from bare_trainer import bare_trainer
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from torch import nn
 
 from bclightning.data import Digits
@@ -105,3 +110,58 @@ def test_a_checkpoint_of_any_step_is_resumed_by_lightning_alone(tmp_path, every)
     assert float(metrics["train/loss"]) > 0
     assert 0 < float(metrics["learning_rate"]) < 0.05
     assert 0 < float(metrics["flip_ratio/hidden.0.linear"]) < 1
+
+
+class Rates(Classifier):
+    """Note, within each step, the rate of a binary weight as a multiple of the owner's rate."""
+
+    def __init__(self, optimizer: str) -> None:
+        torch.manual_seed(0)
+        network = MLP(64, [32], regularizer="deterministic")
+        super().__init__(network, optimizer, learning_rate=1e-3, final_learning_rate=1e-4)
+        self.ratios = []
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        own = optimizer.optimizer.param_groups[0]["lr"]
+        weight = self.network.hidden[0].linear.weight
+
+        def closure():
+            loss = optimizer_closure()
+            groups = optimizer.optimizer.param_groups
+            (group,) = [g for g in groups if any(p is weight for p in g["params"])]
+            self.ratios.append(group["lr"] / own)
+            return loss
+
+        optimizer.step(closure=closure)
+
+
+SETTERS = {
+    "none": [],
+    "finder": [lambda: LearningRateFinder(num_training_steps=20)],
+    "averaging": [lambda: StochasticWeightAveraging(5e-4, 1, 1)],
+}
+
+
+@pytest.mark.parametrize("setter", SETTERS)
+@pytest.mark.parametrize(("optimizer", "power"), [("adam", 0.5), ("sgd", 1.0), ("nesterov", 1.0)])
+def test_rates_are_scaled_whatever_callback_sets_them(folder, optimizer, power, setter):
+    model = Rates(optimizer)
+    with warnings.catch_warnings():
+        # The finder's of its schedule, and torch's of the order of averaging's first steps.
+        warnings.filterwarnings("ignore", "(?s).*(lr_scheduler|Swapping scheduler)")
+        fit(model, 3, callbacks=[make() for make in SETTERS[setter]])
+    scale = ((64 + 32) / 1.5) ** power
+    assert len(model.ratios) >= 30
+    assert model.ratios == pytest.approx([scale] * len(model.ratios))
+
+
+class OneRate(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = 1e-4
+
+
+def test_rates_that_lost_their_scale_are_told():
+    model = Watched("deterministic")
+    with pytest.warns(UserWarning, match=r"rate of hidden.0.linear is no longer scaled"):
+        fit(model, callbacks=[OneRate()])
