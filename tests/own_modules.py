@@ -1,9 +1,11 @@
-"""Modules as a user brings them: they know nothing of bclightning."""
+"""Modules as a user brings them; all but a Classifier's heir know nothing of bclightning."""
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from bclightning.training import Classifier
 
 
 def table(count, seed):
@@ -117,3 +119,17 @@ class OnPlateau(Regression):
             optimizer, patience=0, threshold=1000, threshold_mode="abs"
         )
         return {"optimizer": optimizer, "lr_scheduler": falls, "monitor": "val_loss"}
+
+
+class Opposite(Classifier):
+    """Takes the class with the lowest score."""
+
+    def opposite_error(self, batch):
+        images, labels = batch
+        return 100.0 * (self(images).argmin(1) != labels).float().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/error", self.opposite_error(batch))
+
+    def test_step(self, batch, batch_idx):
+        self.log("test/error", self.opposite_error(batch))

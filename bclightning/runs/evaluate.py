@@ -1,7 +1,7 @@
 """A trained network judged on a split: with each kind of evaluation weights and statistics."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
@@ -34,8 +34,8 @@ def evaluate(
 ) -> list[EvaluationResult]:
     """Judge a network on a split, on the trainer's device and in its precision, in one process.
 
-    A `Classifier` is judged by its classification error in percent, any other module by the metric
-    that its validation or test step logs.
+    A `Classifier` is judged by its classification error in percent, any other module, and a
+    subclass with steps of its own, by the metric that its validation or test step logs.
 
     Args:
         model: The network.
@@ -61,10 +61,11 @@ def evaluate(
             f"{type(model).__name__} has no binary weights; evaluate it with --eval_weights real"
         )
     kinds: Sequence[EvalWeights] = [] if weights is None else [weights]
-    if not isinstance(model, Classifier):
+    if not _is_judged_by_its_scores(model):
         if weights == "ensemble":
             raise UserError(
-                "an ensemble averages class scores, so it needs bclightning.training.Classifier"
+                "an ensemble averages class scores, so it needs bclightning.training.Classifier "
+                "with its own steps"
             )
         return _metrics_by_weights(model, datamodule, make_trainer, split, metric, kinds)
     datamodule.setup("fit")
@@ -79,6 +80,14 @@ def evaluate(
     if weights == "ensemble":
         return ensemble_errors(model, batches, statistics, ensemble_size, precision=precision)
     return errors_by_weights(model, batches, statistics, kinds, precision)
+
+
+def _is_judged_by_its_scores(model: LightningModule) -> TypeGuard[Classifier]:
+    """Whether a module's error is that of its scores: a subclass may have steps of its own."""
+    return isinstance(model, Classifier) and all(
+        getattr(type(model), step) is getattr(Classifier, step)
+        for step in ("validation_step", "test_step")
+    )
 
 
 def _metrics_by_weights(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import yaml
@@ -123,6 +124,16 @@ def test_a_module_without_a_layer_to_convert_is_refused_before_training(folder):
     with pytest.raises(UserError, match="no Linear or Conv2d to convert"):
         fit({**OWN, **skip, "model": model})
     assert not folder.joinpath("results").exists()
+
+
+def test_a_classifier_with_steps_of_its_own_is_judged_by_them(folder, tiny):
+    """It was tested by its scores, whatever its test step said."""
+    content = yaml.safe_load(Path(tiny).read_text())
+    content["model"] = {"class_path": "own_modules.Opposite", "init_args": content["model"]}
+    found = fit({**content, "trainer.max_epochs": 2})
+    assert found.best_score > 90
+    assert found.test_metric == "test/error"
+    assert all(entry["value"] > 90 for entry in found.test)
 
 
 def test_skip_alone_is_refused(folder, refused):

@@ -262,8 +262,8 @@ def test_a_best_checkpoint_that_is_gone_is_not_a_run_without_results(run, refuse
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_notebook"])
-def test_a_run_in_forked_processes_ends_with_its_results(folder, tiny, strategy):
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_notebook", "ddp_spawn"])
+def test_a_run_in_processes_of_its_own_ends_with_its_results(folder, tiny, strategy):
     import json
     import subprocess
     import sys
