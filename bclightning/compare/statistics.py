@@ -106,18 +106,40 @@ def welch(first: Sample, second: Sample) -> WelchTest | None:
         >>> round(test.difference, 4), round(test.standard_errors, 4), round(test.p, 4)
         (-0.5, -6.1237, 0.0036)
     """
+    spread = standard_error(first, second)
+    if spread is None:
+        return None
+    error, freedom = spread
+    difference = first.mean - second.mean
+    t = difference / error
+    return WelchTest(difference, t, min(1.0, 2.0 * float(stdtr(freedom, -abs(t)))))
+
+
+def standard_error(first: Sample, second: Sample) -> tuple[float, float] | None:
+    """The standard error of a difference of means, and Welch and Satterthwaite's freedom.
+
+    Args:
+        first: One side.
+        second: The other side.
+
+    Returns:
+        Standard error and degrees of freedom, or ``None`` where a side has fewer than two runs,
+        neither spreads at all, or the spread is beyond what a float holds.
+
+    Example:
+        >>> standard_error(Sample(4, 1.0, 0.5), Sample(4, 1.5, 0.0))
+        (0.25, 3.0)
+    """
     if first.std is None or second.std is None:
         return None
     squares = [side.std * side.std / side.n for side in (first, second) if side.std is not None]
     total = _total(squares)
     if total == 0.0 or not math.isfinite(total):
         return None
-    difference = first.mean - second.mean
-    t = difference / math.sqrt(total)
-    # Welch and Satterthwaite's degrees of freedom, in shares of the total: nothing overflows.
+    # In shares of the total nothing overflows.
     shares = [square / total for square in squares]
     freedom = 1.0 / (shares[0] ** 2 / (first.n - 1) + shares[1] ** 2 / (second.n - 1))
-    return WelchTest(difference, t, min(1.0, 2.0 * float(stdtr(freedom, -abs(t)))))
+    return math.sqrt(total), freedom
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
