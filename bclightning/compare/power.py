@@ -114,6 +114,8 @@ def seeds_to_settle(
     return int(counts[enough[0]]) if len(enough) else None
 
 
+# What overflows is far beyond any bound.
+@np.errstate(over="ignore", invalid="ignore")
 def difference_power(
     first: Sample, second: Sample, counts: npt.NDArray[np.int_], level: float = LEVEL
 ) -> npt.NDArray[np.float64]:
@@ -139,6 +141,8 @@ def difference_power(
     return _share(1 - nctdtr(freedom, place, bound) + nctdtr(freedom, place, -bound))
 
 
+# What overflows is far beyond any bound.
+@np.errstate(over="ignore", invalid="ignore")
 def equivalence_power(
     first: Sample,
     second: Sample,
