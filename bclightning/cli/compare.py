@@ -1,16 +1,24 @@
 """`bcl compare`: tables of runs, promoted pages, and W&B."""
 
 import argparse
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
-from bclightning.compare.comparison import compare
+from bclightning.compare.columns import in_order
+from bclightning.compare.comparison import Comparisons, compare
+from bclightning.compare.filters import select_runs
+from bclightning.compare.layout import table_width
 from bclightning.compare.loading import FoundRun, gather, gather_sweep
-from bclightning.compare.render import as_csv, as_json, markdown, terminal_parts
+from bclightning.compare.plain import as_csv, as_json
+from bclightning.compare.render import markdown, terminal_parts
 from bclightning.errors import UserError
 from bclightning.formatting import printable
+from bclightning.sweep.chosen import searched_options
 
 DESCRIPTION = (
     "Compare runs: a table for each data set and monitored metric, with a row for each arm, and a "
@@ -36,7 +44,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("table", "markdown", "csv", "json"),
         default="table",
-        help="what is printed (default: table)",
+        help="output format (default: table)",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="M",
+        help="largest difference of test results that does not matter, in percentage points of "
+        "error: is one bit equivalent to float within it?",
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="NAMES",
+        help="columns of the table of arms, as arm,n,test_value,learning_rate, or all",
+    )
+    parser.add_argument("--sort", metavar="COLUMN", help="order of the arms, by a column")
+    parser.add_argument(
+        "--reverse", action="store_true", help="let --sort begin with the greatest value"
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="compare only runs that meet this, as regularizer=stochastic, 'seed>3' or "
+        "'run_id=mine-*'; may be repeated",
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="RUN_ID",
+        help="leave a run out; may be repeated",
     )
     parser.add_argument(
         "--write",
@@ -82,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
 
         _refuse_runs(options.runs, "--check")
         check_page(Path(options.check))
-        said = f"{printable(options.check)} is what its records say"
+        said = f"{printable(options.check)} matches its records"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
         return 0
     if options.workspace:
@@ -94,27 +133,81 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.experiment:
         raise UserError("--experiment chooses what --workspace shows; leave it out")
+    if options.reverse and not options.sort:
+        raise UserError("--reverse turns the order of --sort around; give --sort COLUMN too")
+    if options.write:
+        _refuse_choice(options)
     found = _find(options.runs, options.runs_dir, options.wandb, options.storage)
-    comparisons = compare([entry.record for entry in found])
+    comparisons = _compared(found, options)
+    wanted = _names(options.columns)
     match options.format:
         case "table":
-            for comparison in comparisons:
-                for part in terminal_parts(comparison, console.width):
-                    note = isinstance(part, str)
-                    console.print(part, highlight=False, markup=False, soft_wrap=note)
+            _print_tables(console, comparisons, wanted)
         case "markdown":
-            print(markdown(comparisons))
+            print(markdown(comparisons, wanted))
         case "csv":
-            print(as_csv(comparisons))
+            print(as_csv(comparisons, wanted))
         case "json":
-            print(as_json(comparisons))
+            print(as_json(comparisons, wanted))
     if options.write:
         from bclightning.compare.page import write_page
 
-        path = write_page(Path(options.write), found, comparisons, options.replace)
+        path = write_page(Path(options.write), found, comparisons, options.replace, options.margin)
         said = f"written: {printable(str(path))}"
         Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _refuse_choice(options: argparse.Namespace) -> None:
+    """See that a page is of all runs that were named."""
+    for option in ("filter", "exclude"):
+        if getattr(options, option):
+            raise UserError(
+                f"--{option} cannot be combined with --write, for a page hides no run; name the "
+                "runs that it is to be made of"
+            )
+    for option in ("columns", "sort"):
+        if getattr(options, option):
+            raise UserError(f"--{option} does not change a page; leave it or --write out")
+
+
+def _compared(found: Sequence[FoundRun], options: argparse.Namespace) -> Comparisons:
+    kept, notes = select_runs(found, options.filter, options.exclude)
+    # What was searched is told by the trials, even where they are left out.
+    searched = searched_options([run.record for run in found])
+    comparisons = compare(
+        [run.record for run in kept], options.margin, searched if len(kept) < len(found) else None
+    )
+    if options.sort:
+        comparisons = Comparisons(
+            in_order(each, options.sort, options.reverse) for each in comparisons
+        )
+    return Comparisons(replace(each, notes=(*notes, *each.notes)) for each in comparisons)
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("--columns wants names, as arm,n,test_value")
+    return names
+
+
+def _print_tables(console: Console, comparisons: Comparisons, wanted: Sequence[str] | None) -> None:
+    parts = [
+        part
+        for comparison in comparisons
+        for part in terminal_parts(comparison, console.width, wanted)
+    ]
+    for part, following in itertools.zip_longest(parts, parts[1:]):
+        if isinstance(part, Table):
+            # A terminal narrower than a column wraps its lines, where Rich would cut them.
+            Console(width=max(console.width, table_width(part))).print(part, highlight=False)
+        else:
+            console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
+        if isinstance(following, Table) or (following is not None and type(part) is not str):
+            console.print()
 
 
 def _refuse_runs(runs: Sequence[str], option: str) -> None:

@@ -1,12 +1,16 @@
 """What a comparison consists of: its arms, and pairs of them that were tested."""
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
+from bclightning.compare.equivalence import Equivalence, Side, equivalences
 from bclightning.compare.metric import Metric
 from bclightning.compare.statistics import Sample, summarize
+from bclightning.errors import UserError, nearest
 from bclightning.runs.record import RunRecord
 from bclightning.vocabulary import RE_ESTIMATED
 
@@ -41,6 +45,11 @@ class Arm:
     def name(self) -> str:
         """Name of the arm, which several settings share."""
         return self.runs[0].arm_name
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether its networks have binary weights."""
+        return self.runs[0].binary_weights > 0
 
     @property
     def best_score(self) -> Sample:
@@ -103,6 +112,8 @@ class Pair:
         standard_errors: The same in standard errors of that difference; ``None`` as `p`.
         p: By Welch's t-test; ``None`` where it cannot be made.
         p_holm: Corrected for the number of pairs.
+        seeds: Runs of each arm at which a difference like this one is expected to show, corrected
+            for the number of pairs; ``None`` where it shows, or more than 1000 were needed.
     """
 
     first: str
@@ -111,6 +122,7 @@ class Pair:
     standard_errors: float | None
     p: float | None
     p_holm: float | None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,9 @@ class Comparison:
             no test result.
         varied: Hyperparameters that differ between arms, by label of the arm and name.
         notes: What was left out, in sentences.
+        settings: Hyperparameters that a sweep searched, or else those that differ between arms.
+        margin: The largest difference of test results that does not matter; ``None`` if none was
+            given.
     """
 
     data: str
@@ -139,6 +154,8 @@ class Comparison:
     tested_on: Literal["test", "validation"]
     varied: dict[str, dict[str, object]]
     notes: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    margin: float | None = None
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -154,3 +171,75 @@ class Comparison:
     def tested_metric(self) -> Metric:
         """The metric that `pairs` are differences of."""
         return self.test_metric if self.tested_on == "test" else self.monitor
+
+    @property
+    def one_bit(self) -> list[Equivalence]:
+        """Each arm of binary weights, as a model of one bit a weight, beside each of real weights.
+
+        Of test results, or of validation results where `tested_on` says so and they are of binary
+        weights.
+        """
+        real = [side for arm in self.arms if not arm.is_binary and (side := self._side(arm))]
+        binary = [side for arm in self.arms if arm.is_binary and (side := self._side(arm, True))]
+        return equivalences(list(itertools.product(real, binary)), self.margin)
+
+    def equivalence(
+        self, margin: float, pairs: Sequence[tuple[str, str]] | None = None
+    ) -> list[Equivalence]:
+        """Test arms for equivalence: is the difference of their means within a margin?
+
+        By two one-sided t-tests (TOST, Schuirmann 1987) with Welch's degrees of freedom, at 5 % and
+        corrected for the number of pairs by Holm's method. They assume independent runs with
+        results that are about normally distributed, and not that arms spread alike.
+
+        Args:
+            margin: The largest difference that does not matter, above 0: for errors in percentage
+                points. It is to be chosen before the results are seen.
+            pairs: Labels of arms, whose results are those of the table. If ``None``, each arm of
+                real weights and the one-bit model of each arm of binary weights, or where arms are
+                all of one kind, each two arms.
+
+        Raises:
+            UserError: The margin is not a number above 0, or there is no arm of a label.
+
+        Example:
+            >>> from bclightning.compare.comparison import compare
+            >>> def run(arm, seed, error):
+            ...     weights = {"weights": "real", "batch_norm": "as trained"}
+            ...     return RunRecord(f"{arm}{seed}", "e", arm, "digits", seed, status="finished",
+            ...                      best_score=error, evaluation=weights,
+            ...                      test=[{**weights, "value": error}])
+            >>> records = [run(arm, seed, 2 + seed / 10 + shift) for seed in range(5)
+            ...            for arm, shift in (("none", 0.0), ("dropout", 0.1))]
+            >>> (found,) = compare(records)[0].equivalence(margin=0.5)
+            >>> found.first, found.second, round(found.p, 4), found.verdict
+            ('none', 'dropout', 0.002, 'equivalent')
+        """
+        if pairs is not None:
+            sides = [(self._labelled(first), self._labelled(second)) for first, second in pairs]
+            return equivalences(sides, margin)
+        one_bit = replace(self, margin=margin).one_bit
+        if one_bit:
+            return one_bit
+        known = [side for arm in self.arms if (side := self._side(arm))]
+        return equivalences(list(itertools.combinations(known, 2)), margin)
+
+    def _labelled(self, label: str) -> Side:
+        arms = {arm.label: arm for arm in self.arms}
+        if label not in arms:
+            raise UserError(
+                f"there is no arm {label!r}{nearest(label, arms)}; there are {', '.join(arms)}"
+            )
+        side = self._side(arms[label])
+        if side is None:
+            raise UserError(f"the arm {label} has no test result; test its runs with bcl test")
+        return side
+
+    def _side(self, arm: Arm, one_bit: bool = False) -> Side | None:
+        size = arm.runs[0].packed_bytes if arm.is_binary else arm.runs[0].float_bytes
+        if self.tested_on == "test":
+            sample = arm.one_bit if one_bit else arm.test
+        else:
+            other = one_bit and arm.runs[0].evaluation.get("weights") != "binary"
+            sample = None if other else arm.best_score
+        return None if sample is None else Side(arm.label, sample, size)

@@ -8,15 +8,22 @@ from typing import Any, Literal
 
 from bclightning.compare.arms import Arm, Comparison, Pair, run_result
 from bclightning.compare.dataframe import data_frame
+from bclightning.compare.equivalence import check_margin
 from bclightning.compare.metric import Metric
 from bclightning.compare.mixture import mixture_notes
 from bclightning.compare.paper import paper_error
-from bclightning.compare.render import flat_rows, markdown, plain_text
+from bclightning.compare.plain import flat_rows
+from bclightning.compare.power import LEVEL, seeds_to_settle
+from bclightning.compare.render import markdown, plain_text
 from bclightning.compare.selection import ended, names_of, setting_key, some, without_doubles
 from bclightning.compare.statistics import Sample, WelchTest, holm, welch
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
+from bclightning.sweep.chosen import searched_options, setting_text
 from bclightning.vocabulary import REGULARIZERS, TEST_ERROR
+
+# What stands for the paper where arms have their labels.
+PAPER = "paper"
 
 
 class Comparisons(list[Comparison]):
@@ -45,7 +52,11 @@ class Comparisons(list[Comparison]):
         return markdown(self)
 
 
-def compare(runs: Sequence[RunRecord]) -> Comparisons:
+def compare(
+    runs: Sequence[RunRecord],
+    margin: float | None = None,
+    searched: Sequence[str] | None = None,
+) -> Comparisons:
     """Compare runs: one comparison for each data set and monitored metric.
 
     Runs that have not finished are left out, and so are a sweep's trials where there are final
@@ -55,10 +66,14 @@ def compare(runs: Sequence[RunRecord]) -> Comparisons:
 
     Args:
         runs: The records, as from `bclightning.compare.loading.load_runs`.
+        margin: The largest difference of test results that does not matter, in their unit: tables
+            then say whether one bit is equivalent to real weights.
+        searched: Hyperparameters that a sweep searched; if ``None``, those in which its trials
+            among `runs` differ.
 
     Raises:
-        UserError: There is nothing to compare, or runs that would be compared saw different images
-            or were tested by different metrics.
+        UserError: There is nothing to compare, runs that would be compared saw different images or
+            were tested by different metrics, or the margin is not a number above 0.
 
     Example:
         >>> def run(arm, seed, error):
@@ -68,16 +83,20 @@ def compare(runs: Sequence[RunRecord]) -> Comparisons:
         >>> [(arm.label, str(arm.best_score)) for arm in compare(records)[0].arms]
         [('none', '2.50 ± 0.71'), ('dropout', '1.00')]
     """
+    check_margin(margin)
+    options = searched_options(runs) if searched is None else searched
     found, notes = ended(runs)
     if not found:
         raise UserError(" ".join(["no finished run to compare;", *notes]).rstrip("; "))
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for run in found:
         groups.setdefault((run.data, run.monitor, run.monitor_mode), []).append(run)
-    return Comparisons(_compare(groups[key], notes) for key in sorted(groups))
+    return Comparisons(_compare(groups[key], notes, options, margin) for key in sorted(groups))
 
 
-def _compare(runs: list[RunRecord], notes: Sequence[str]) -> Comparison:
+def _compare(
+    runs: list[RunRecord], notes: Sequence[str], searched: Sequence[str], margin: float | None
+) -> Comparison:
     first = runs[0]
     unchecked = _check_same_images(runs)
     test_metric = _test_metric(runs)
@@ -88,9 +107,9 @@ def _compare(runs: list[RunRecord], notes: Sequence[str]) -> Comparison:
     )
     said = [*notes, *unchecked, *doubles, *untested, *mixture_notes(arms)]
     if sum(len(arm.runs) for arm in arms) == 1:
-        said.append("One run alone: there is nothing to compare it with.")
+        said.append("There is only one run, and nothing to compare it with.")
     elif any(len(arm.runs) == 1 for arm in arms):
-        said.append("Arms with n = 1 are not tested: one run says nothing of chance.")
+        said.append("Arms with a single run are not tested for significance.")
     varied = _varied([arm.runs[0].hyperparameters for arm in arms])
     return Comparison(
         data=first.data,
@@ -104,7 +123,34 @@ def _compare(runs: list[RunRecord], notes: Sequence[str]) -> Comparison:
             arm.label: {key: arm.runs[0].hyperparameters.get(key) for key in varied} for arm in arms
         },
         notes=tuple(said),
+        settings=_settings(arms, searched, varied),
+        margin=margin,
     )
+
+
+def _settings(
+    arms: Sequence[Arm], searched: Sequence[str], varied: Sequence[str]
+) -> tuple[str, ...]:
+    """The hyperparameters that say how arms were set: searched ones, else those that differ.
+
+    A label has what tells the settings of an arm apart, and an arm's name what its regularizer is.
+    """
+
+    def values(key: str) -> list[object]:
+        return [arm.runs[0].hyperparameters.get(key) for arm in arms]
+
+    if searched:
+        # A definition names an option without the level that configurations have below a class.
+        names = {_bare(key) for key in searched}
+        keys = dict.fromkeys(key for arm in arms for key in arm.runs[0].hyperparameters)
+        return tuple(key for key in keys if _bare(key) in names)
+    if any(arm.label != arm.name for arm in arms):
+        return ()
+    return tuple(key for key in varied if values(key) != [arm.name for arm in arms])
+
+
+def _bare(key: str) -> str:
+    return key.replace(".init_args", "")
 
 
 def _tested_runs_alone(arms: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
@@ -117,7 +163,7 @@ def _tested_runs_alone(arms: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
         tested = tuple(run for run in arm.runs if run_result(run) is not None)
         if 0 < len(tested) < len(arm.runs):
             missing = names_of(run for run in arm.runs if run_result(run) is None)
-            notes.append(f"Left out of {arm.label}, for they have no test result: {missing}.")
+            notes.append(f"Left out of {arm.label} for want of a test result: {missing}.")
             arm = replace(arm, runs=tested)
         found.append(arm)
     return found, notes
@@ -215,16 +261,6 @@ def _varied(settings: Sequence[dict[str, object]]) -> list[str]:
     return [key for key in keys if len({json.dumps(s.get(key)) for s in settings}) > 1]
 
 
-def setting_text(value: object) -> str:
-    """A hyperparameter's value in few digits.
-
-    Example:
-        >>> setting_text(0.0019623393773776725), setting_text("adam")
-        ('0.001962', 'adam')
-    """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 @dataclass(frozen=True)
 class _Labelled:
     """A sample, and what it is of.
@@ -251,7 +287,7 @@ def _pairs(arms: Sequence[Arm], tested_on: str) -> list[Pair]:
 def _beside_paper(arms: Sequence[Arm]) -> list[Pair]:
     return _tested(
         [
-            (_Labelled("paper", arm.paper), _Labelled(arm.label, arm.test))
+            (_Labelled(PAPER, arm.paper), _Labelled(arm.label, arm.test))
             for arm in arms
             if arm.paper and arm.test and arm.paper.n > 1 and arm.test.n > 1
         ]
@@ -262,6 +298,7 @@ def _tested(pairs: Sequence[tuple[_Labelled, _Labelled]]) -> list[Pair]:
     """Test each pair for a difference, and correct for the number of pairs."""
     tests: list[WelchTest | None] = [welch(second.sample, first.sample) for first, second in pairs]
     corrected = holm([None if test is None else test.p for test in tests])
+    number = sum(test is not None for test in tests)
     return [
         Pair(
             first=first.label,
@@ -270,6 +307,10 @@ def _tested(pairs: Sequence[tuple[_Labelled, _Labelled]]) -> list[Pair]:
             standard_errors=None if test is None else test.standard_errors,
             p=None if test is None else test.p,
             p_holm=p_holm,
+            # The paper has the runs that it has.
+            seeds=None
+            if p_holm is None or p_holm < LEVEL or first.label == PAPER
+            else seeds_to_settle(first.sample, second.sample, tests=number),
         )
         for (first, second), test, p_holm in zip(pairs, tests, corrected, strict=True)
     ]

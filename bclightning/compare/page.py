@@ -24,6 +24,8 @@ from bclightning.compare.page_folder import (
     check_folder,
     fill,
     keep_definition,
+    keep_margin,
+    kept_margin,
     locked,
     read_text,
 )
@@ -47,6 +49,7 @@ def write_page(
     found: Sequence[FoundRun],
     comparisons: Sequence[Comparison],
     replace: bool = False,
+    margin: float | None = None,
 ) -> Path:
     """Promote runs: copy their records into a folder and write its page.
 
@@ -55,6 +58,8 @@ def write_page(
         found: The runs.
         comparisons: What they compare to.
         replace: Whether what an earlier page in the folder has of other runs is removed.
+        margin: The largest difference of test results that does not matter, which the page keeps;
+            that of an earlier page in the folder if ``None``.
 
     Returns:
         The page.
@@ -85,6 +90,8 @@ def write_page(
     with locked(folder):
         fill(folder, kept)
         keep_definition(folder, compared)
+        if margin is not None:
+            keep_margin(folder, margin)
         _make(folder, found)
     return folder / PAGE
 
@@ -174,7 +181,10 @@ def _check_figure(path: Path, source: str) -> None:
 
 def _read(folder: Path) -> tuple[Comparison, Folders]:
     found = gather([str(folder)])
-    comparisons = compare([run.record for run in found])
+    definition = definition_of(folder)
+    # The trials, which would tell what was searched, are not among a page's records.
+    searched = None if definition is None else list(definition.space)
+    comparisons = compare([run.record for run in found], kept_margin(folder), searched)
     if len(comparisons) > 1:
         raise UserError(f"{folder} holds runs of several data sets or monitored metrics")
     folders = {run.record.run_id: run.folder for run in found if run.folder is not None}

@@ -11,12 +11,15 @@ from bclightning.compare.selection import some
 from bclightning.errors import MachineError, UserError
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
-from bclightning.storage import TEMPORARY_SUFFIX, full_disk, replacing
+from bclightning.storage import TEMPORARY_SUFFIX, full_disk, replacing, write_text
+from bclightning.yaml_files import read_yaml
 
 PAGE = "README.md"
 SWEEP = "sweep.yaml"
 # What people found, in their own words; all else on a page comes from its records.
 NOTES = "NOTES.md"
+# What was asked of the records: the margin of equivalence.
+SETTINGS = "page.yaml"
 
 # What is kept of each run that is compared, of the run of each arm that is shown, and of a run that
 # is left out.
@@ -166,6 +169,11 @@ def fill(folder: Path, kept: Mapping[str, KeptRun]) -> None:
         _remove(path)
     if foreign_notes:
         (folder / NOTES).unlink()
+    if {_experiment(path) for path in _records(folder)}.isdisjoint(
+        {"", *(run.record.experiment for run in kept.values())}
+    ):
+        # A margin that was chosen for other runs is not one that was chosen for these.
+        (folder / SETTINGS).unlink(missing_ok=True)
     for name, run in kept.items():
         if run.source.path.resolve() != (folder / name).resolve():
             _copy_run(run, folder / name)
@@ -230,3 +238,24 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text") from error
+
+
+def keep_margin(folder: Path, margin: float) -> None:
+    """Keep the margin of equivalence that a page is made with."""
+    write_text(folder / SETTINGS, f"margin: {margin!r}\n")
+
+
+def kept_margin(folder: Path) -> float | None:
+    """The margin of equivalence that a page is made with, ``None`` where it has none.
+
+    Raises:
+        UserError: What the folder says of it is malformed.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        return None
+    content = read_yaml(path)
+    margin = content.get("margin") if isinstance(content, dict) else None
+    if not isinstance(margin, (int, float)) or isinstance(margin, bool):
+        raise UserError(f"{path} does not say a margin; write the page again with --margin")
+    return float(margin)

@@ -4,25 +4,21 @@ import shlex
 from pathlib import Path
 
 from bclightning.compare.arms import Comparison
-from bclightning.compare.comparison import setting_text
 from bclightning.compare.figures import FIGURES, Folders, source_files
+from bclightning.compare.layout import joined_markdown, markdown_table
 from bclightning.compare.page_folder import NOTES, SWEEP, read_text
-from bclightning.compare.render import (
-    PAPER_HEADINGS,
-    PAPER_IN_WORDS,
-    arm_cells,
-    arm_headings,
-    evaluation_markdown,
-    joined_markdown,
-    markdown_table,
-    pair_cells,
-    pair_headings,
-    pairs_in_words,
-    paper_cells,
+from bclightning.compare.sections import (
+    Section,
+    arm_grids,
+    evaluation_grid,
+    one_bit_section,
+    pair_section,
+    paper_section,
 )
 from bclightning.compare.sweep_protocol import sweep_protocol
 from bclightning.compare.trials import trials_section
 from bclightning.formatting import duration, markdown_code, markdown_text, printable
+from bclightning.sweep.chosen import setting_text
 from bclightning.sweep.definition import Definition
 
 # The words that tell a page from a README that somebody wrote.
@@ -55,18 +51,15 @@ def page_text(folder: Path, comparison: Comparison, kept: Folders) -> str:
         *_description(definition),
         f"{MADE_BY} from the records in this folder; `bcl compare --check` "
         "makes it again and compares.",
-        markdown_table(arm_headings(comparison), arm_cells(comparison)),
+        *(markdown_table(grid.headings, grid.rows) for grid in arm_grids(comparison)),
         _table_in_words(comparison),
     ]
     if (folder / NOTES).is_file():
         parts += ["## Notes", read_text(folder / NOTES).strip()]
-    if comparison.beside_paper:
-        table = markdown_table(PAPER_HEADINGS, paper_cells(comparison))
-        parts += ["## Beside the paper", table, PAPER_IN_WORDS]
+    parts += _section(one_bit_section(comparison))
+    parts += _section(paper_section(comparison))
     parts += _evaluation(comparison)
-    if comparison.pairs:
-        pairs = markdown_table(pair_headings(comparison), pair_cells(comparison))
-        parts += ["## Pairs", pairs, pairs_in_words(comparison)]
+    parts += _section(pair_section(comparison))
     parts += map(markdown_text, comparison.notes)
     if definition:
         steps = sweep_protocol(definition, comparison.monitor)
@@ -97,15 +90,23 @@ def _table_in_words(comparison: Comparison) -> str:
     )
 
 
+def _section(section: Section | None) -> list[str]:
+    if section is None:
+        return []
+    title = section.grid.title
+    table = markdown_table(section.grid.headings, section.grid.rows)
+    return [f"## {title[:1].upper()}{title[1:]}", table, markdown_text(section.words)]
+
+
 def _evaluation(comparison: Comparison) -> list[str]:
-    table = evaluation_markdown(comparison)
-    if not table:
+    grid = evaluation_grid(comparison)
+    if grid is None:
         return []
     metric = comparison.test_metric
     values = "Test errors" if metric.is_error else f"Values of {markdown_text(metric.name)}"
     return [
         "## Evaluation weights",
-        table,
+        markdown_table(grid.headings, grid.rows),
         f"{values} by the evaluation weights of the paper's section 2.6: binary (its method 1), "
         "real (method 2), or an ensemble of networks that the stochastic rule draws (method 3). "
         "Batch-norm (BN) statistics as training's running averages left them, or re-estimated on "

@@ -40,7 +40,8 @@ def judged(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
     notes += by_hand
     others = [run for run in found if run.stage != "tune"]
     if any(run.status == "finished" for run in others) and len(others) < len(found):
-        notes.append(f"Left out: {len(found) - len(others)} trials of tuning.")
+        trials = len(found) - len(others)
+        notes.append(f"Left out: {trials} trial{'' if trials == 1 else 's'} of the search.")
         found = others
     return found, notes
 
@@ -51,7 +52,7 @@ def ended(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
     others = Counter(run.status for run in found if run.status != "finished")
     if others:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
-        notes.append(f"Left out, for they have not finished: {counts}.")
+        notes.append(f"Left out because they did not finish: {counts}.")
     known: list[RunRecord] = []
     unknown: dict[str, list[RunRecord]] = {}
     for run in found:
@@ -62,7 +63,7 @@ def ended(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
         else:
             unknown.setdefault(run.monitor, []).append(run)
     for monitor, missing in unknown.items():
-        notes.append(f"Left out, for they have no best value of {monitor}: {names_of(missing)}.")
+        notes.append(f"Left out for want of a best value of {monitor}: {names_of(missing)}.")
     return known, notes
 
 
@@ -80,7 +81,7 @@ def once(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
             copied[run.run_id] = None
             run = max(found[key], run, key=how_far)
         found[key] = run
-    notes = [f"Found more than once, and counted once: {some(copied)}."] if copied else []
+    notes = [f"Found more than once and counted once: {some(copied)}."] if copied else []
     return list(found.values()), notes
 
 
@@ -97,7 +98,7 @@ def _without_runs_by_hand(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], l
     for sweep in sorted(sweeps):
         by_hand = [run for run in runs if run.experiment == sweep and run.stage == "train"]
         if by_hand:
-            what = "1 run that was" if len(by_hand) == 1 else f"{len(by_hand)} runs that were"
+            what = "1 run" if len(by_hand) == 1 else f"{len(by_hand)} runs"
             notes.append(
                 f"Left out of the sweep {sweep}: {what} made by hand ({names_of(by_hand)})."
             )
@@ -112,7 +113,7 @@ def without_doubles(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[st
         key = (run.arm_name, setting_key(run), run.seed)
         if key in kept:
             doubles.append(
-                f"Left out: {kept[key].run_id}, of the same setting and seed as {run.run_id}."
+                f"Left out: {kept[key].run_id}, which has the setting and seed of {run.run_id}."
             )
         kept[key] = run
     return list(kept.values()), doubles

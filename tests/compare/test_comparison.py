@@ -1,6 +1,5 @@
 """Which runs make an arm, which are left out, and what cannot be compared."""
 
-import itertools
 import json
 import os
 import shutil
@@ -89,7 +88,8 @@ def test_how_far_an_arm_is_from_the_papers_is_told_where_both_have_a_spread(fold
     main(["compare", str(folder), "--format", "markdown"])
     said = capsys.readouterr().out
     assert f"| none | 1.40 ± 0.06 | 1.30 ± 0.04 | {line}" in said
-    assert said.count("| dropout |") == 1
+    assert said.count("| none | 1.40 ") == 1
+    assert "| dropout | 1.20" not in said
     main(["compare", str(folder)])
     assert f"{expected.pvalue:.4f}" in capsys.readouterr().out
     (other,) = compare([replace(record, data="cifar10") for record in runs])
@@ -109,19 +109,19 @@ def test_trials_are_left_out_of_final_runs_and_failed_ones_are_no_final_runs():
     (comparison,) = compare([*tuned, *final])
     assert [record.run_id for record in comparison.runs] == ["f0", "f1"]
     assert comparison.notes[:2] == (
-        "Left out: 2 trials of tuning.",
-        "Left out, for they have not finished: 1 failed.",
+        "Left out: 2 trials of the search.",
+        "Left out because they did not finish: 1 failed.",
     )
     # Until a final run has ended, the trials are what there is.
     (comparison,) = compare([*tuned, final[2]])
     assert [record.run_id for record in comparison.runs] == ["t0"]
-    assert comparison.notes[0] == "Left out, for they have not finished: 2 failed."
+    assert comparison.notes[0] == "Left out because they did not finish: 2 failed."
 
 
 def test_without_a_test_error_the_interval_says_what_it_is_of(folder, capsys):
     write(folder, *(run(seed=seed, error=2.0 + seed, test=[]) for seed in range(2)))
     main(["compare", str(folder), "--format", "markdown"])
-    assert "| none | 2 | 3.00 ± 0.71 | - | -3.35 to 9.35 (validation) |" in capsys.readouterr().out
+    assert "| none | 2 | 3.00 ± 0.71 | -3.35 to 9.35 (validation) |" in capsys.readouterr().out
 
 
 def test_a_run_that_was_halted_does_not_change_an_arms_time(folder, capsys):
@@ -180,7 +180,7 @@ def test_what_is_left_out_is_said():
     (comparison,) = compare(records)
     assert [r.seed for r in comparison.runs] == [0]
     assert any("1 failed, 1 running" in note for note in comparison.notes)
-    assert any("1 trials of tuning" in note for note in comparison.notes)
+    assert any("1 trial of the search" in note for note in comparison.notes)
     assert any("nothing to compare it with" in note for note in comparison.notes)
     # Trials alone are compared: there is nothing better.
     (tuned,) = compare([run(stage="tune"), run(seed=1, stage="tune")])
@@ -337,13 +337,14 @@ def test_tables_say_what_was_monitored(folder, capsys):
         main(["compare", "runs", "--format", form])
         said[form] = capsys.readouterr().out
     heading, _, none, dropout = said["markdown"].splitlines()[2:6]
-    assert heading.startswith("| arm | n | best val_acc (max) | test_acc | 95 % interval |")
-    assert "| 1-bit test_acc |" in heading
+    assert heading == "| arm | n | best val_acc (max) | test_acc | 95 % interval |"
     assert none.startswith("| none | 3 | 0.9100 ± 0.01000 | 0.9000 ± 0.01000 | 0.8752 to 0.9248 |")
     assert dropout.startswith("| dropout | 3 | 0.9522 ± 0.001000 | 0.9422 ± 0.001000 |")
-    assert dropout.endswith("| - |")
-    assert "| arm | against | difference of test_acc | p | p corrected |" in said["markdown"]
-    assert "| none | dropout | +0.04223 |" in said["markdown"]
+    assert (
+        "| arm | against | difference of test_acc | p | p corrected | seeds to settle |"
+        in said["markdown"]
+    )
+    assert "| dropout | none | +0.04223 |" in said["markdown"]
     assert "normally distributed values and" in said["markdown"]
     for form in ("markdown", "table"):
         assert "mnist, best val_acc (max)" in said[form]
@@ -403,17 +404,27 @@ def test_the_keys_of_json_and_csv_are_the_records_words(folder, capsys):
     (table,) = json.loads(capsys.readouterr().out)
     assert list(table) == [
         *("data", "monitor", "monitor_mode", "test_metric", "arms", "pairs", "pairs_on"),
-        *("beside_paper", "hyperparameters", "notes"),
+        *("one_bit", "beside_paper", "hyperparameters", "notes"),
     ]
     keys = [
         *("arm", "n", "best_score", "test_value", "eval_weights", "one_bit_test_value"),
-        *("best_epoch", "epochs", "train_seconds", "packed_bytes", "float_bytes", "paper", "runs"),
+        *(
+            "best_epoch",
+            "epochs",
+            "train_seconds",
+            "packed_bytes",
+            "float_bytes",
+            "paper",
+            "settings",
+        ),
+        "runs",
     ]
     assert list(table["arms"][0]) == keys
     main(["compare", "runs", "--format", "csv"])
     columns = capsys.readouterr().out.splitlines()[0].split(",")
     parts = ("_mean", "_std", "_low", "_high")
     shortened = [next((c.removesuffix(p) for p in parts if c.endswith(p)), c) for c in columns]
+    keys.remove("settings")
     whole = ["data", *keys, "monitor", "monitor_mode", "test_metric"]
     assert list(dict.fromkeys(shortened)) == whole
 
@@ -423,12 +434,16 @@ def notes(*runs) -> str:
     return "\n".join(comparison.notes)
 
 
-def table(*runs) -> list[list[str]]:
-    """The cells of each row in Markdown."""
-    lines = comparison_markdown(compare(runs)).splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("| arm | n |"))
-    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
-    return [line.strip("| ").split(" | ") for line in rows]
+def table(*runs) -> list[dict[str, str]]:
+    """The cells of each arm in Markdown, by heading."""
+    (comparison,) = compare(runs)
+    rows: list[dict[str, str]] = [{} for _ in comparison.arms]
+    for grid in comparison_markdown([comparison]).split("\n\n")[1:3]:
+        if grid.startswith("| arm |"):
+            heading, _, *lines = ([c.strip() for c in line.split("|")] for line in grid.split("\n"))
+            for row, line in zip(rows, lines, strict=True):
+                row.update(zip(heading[1:-1], line[1:-1], strict=True))
+    return rows
 
 
 def test_runs_by_hand_are_no_rows_of_a_sweep():
@@ -446,9 +461,9 @@ def test_runs_by_hand_are_no_rows_of_a_sweep():
     assert comparison.runs == sweep
     assert [arm.label for arm in comparison.arms] == ["none", "dropout"]
     assert (
-        "Left out of the sweep e: 3 runs that were made by hand (tried, broken, other)."
+        "Left out of the sweep e: 3 runs made by hand (tried, broken, other)."
     ) in comparison.notes
-    assert "Left out: 1 trials of tuning." in comparison.notes
+    assert "Left out: 1 trial of the search." in comparison.notes
     # Alone, or before the sweep has a final run, they are what there is.
     assert compare(by_hand)[0].runs == [by_hand[0], by_hand[2]]
     (before,) = compare([*by_hand, *trials, replace(sweep[0], status="running")])
@@ -545,24 +560,24 @@ def test_code_that_was_not_committed_is_named():
 def test_n_is_of_the_runs_behind_the_mean():
     runs = [run(seed=0, error=2.0), run(seed=1, error=2.4), run(seed=2, test=[])]
     (row,) = table(*runs)
-    assert row[:4] == ["none", "2", "2.70 ± 0.28", "2.20 ± 0.28"]
-    assert "Left out of none, for they have no test result: none-s2." in notes(*runs)
+    assert list(row.values())[:4] == ["none", "2", "2.70 ± 0.28", "2.20 ± 0.28"]
+    assert "Left out of none for want of a test result: none-s2." in notes(*runs)
     # A value that is no number is no result.
     entry = [{**run().test[0], "value": float("nan")}]
     (row,) = table(*runs[:2], run(seed=3, test=entry))
-    assert row[1] == "2"
+    assert row["n"] == "2"
     assert "none-s3" in notes(*runs[:2], run(seed=3, test=entry))
     # Nothing was tested: n is of the validation errors.
-    assert table(*(run(seed=seed, test=[]) for seed in range(3)))[0][1] == "3"
+    assert table(*(run(seed=seed, test=[]) for seed in range(3)))[0]["n"] == "3"
 
 
 def test_runs_that_stand_by_other_evaluation_weights_are_other_rows():
     binary = {"weights": "binary", "batch_norm": "as trained"}
     other = run(seed=2, evaluation=binary, test=[{**binary, "value": 9.0}])
     rows = table(run(seed=0), run(seed=1), other)
-    assert [row[:2] for row in rows] == [
-        ["none, evaluation weights=real", "2"],
-        ["none, evaluation weights=binary", "1"],
+    assert [(row["arm"], row["n"]) for row in rows] == [
+        ("none, evaluation weights=real", "2"),
+        ("none, evaluation weights=binary", "1"),
     ]
 
 
@@ -570,21 +585,24 @@ def test_where_fewer_runs_have_a_one_bit_error_it_says_so():
     runs = [run("stochastic", seed) for seed in range(3)]
     runs[2].test.pop()
     (row,) = table(*runs)
-    assert (row[1], row[6]) == ("3", "3.00 ± 0.00 (n = 2)")
+    assert (row["n"], row["1-bit test error %"]) == ("3", "3.00 ± 0.00 (n = 2)")
 
 
 @pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
 def test_a_finished_run_without_a_best_value_is_named(score):
     (comparison,) = compare([run(), run(seed=1, best_score=score)])
     assert len(comparison.runs) == 1
-    assert "Left out, for they have no best value of val/error: none-s1." in comparison.notes
-    with pytest.raises(UserError, match=r"no finished run to compare; Left out, .*: none-s1"):
+    assert "Left out for want of a best value of val/error: none-s1." in comparison.notes
+    with pytest.raises(UserError, match=r"no finished run to compare; Left out .*: none-s1"):
         compare([run(seed=1, best_score=score)])
 
 
 def test_a_run_without_a_best_epoch_is_compared():
-    (row,) = table(run(best_epoch=None))
-    assert row[7] == "-"
+    first, other = table(run(best_epoch=None), run("dropout", 3))
+    assert (first["best epoch"], other["best epoch"]) == ("-", "4 of 10")
+    # A column without content is left out.
+    (alone,) = table(run(best_epoch=None))
+    assert "best epoch" not in alone
 
 
 def test_copies_of_a_run_count_once_and_the_finished_one_counts():
@@ -593,7 +611,7 @@ def test_copies_of_a_run_count_once_and_the_finished_one_counts():
     for runs in (copies, copies[::-1]):
         (comparison,) = compare(runs)
         assert [r.run_id for r in comparison.runs] == ["none-s0", "dropout-s0"]
-        assert "Found more than once, and counted once: none-s0." in comparison.notes
+        assert "Found more than once and counted once: none-s0." in comparison.notes
         assert "running" not in "".join(comparison.notes)
 
 
@@ -647,7 +665,7 @@ def test_folders_with_brackets_are_named_as_they_are(folder, capsys):
     main(["compare", "[/red]", "--write", "[/red]"])
     assert capsys.readouterr().err == "written: [/red]/README.md\n"
     main(["compare", "--check", "[/red]"])
-    assert capsys.readouterr().out == "[/red] is what its records say\n"
+    assert capsys.readouterr().out == "[/red] matches its records\n"
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])

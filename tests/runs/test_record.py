@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bclightning.compare.comparison import compare
-from bclightning.compare.render import as_csv, as_json, markdown, plain_text, terminal_parts
+from bclightning.compare.plain import as_csv, as_json
+from bclightning.compare.render import markdown, plain_text, terminal_parts
 from bclightning.errors import UserError
 from bclightning.runs.record import RunRecord
 
