@@ -86,7 +86,7 @@ def test_its_sweep_runs_and_is_compared_and_kept(folder, capfd):
         main(shlex.split(command)[1:])
     said = capfd.readouterr().out
     assert said.count("│ stochastic    │  12/12 │") == 2
-    assert "results/digits is what its records say" in said
+    assert "results/digits matches its records" in said
 
 
 def test_its_record_is_reproduced(monkeypatch, capsys):

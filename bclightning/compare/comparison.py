@@ -163,7 +163,7 @@ def _tested_runs_alone(arms: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
         tested = tuple(run for run in arm.runs if run_result(run) is not None)
         if 0 < len(tested) < len(arm.runs):
             missing = names_of(run for run in arm.runs if run_result(run) is None)
-            notes.append(f"Left out of {arm.label} for want of a test result: {missing}.")
+            notes.append(f"Left out of {arm.label} because they have no test result: {missing}.")
             arm = replace(arm, runs=tested)
         found.append(arm)
     return found, notes

@@ -63,7 +63,7 @@ def ended(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
         else:
             unknown.setdefault(run.monitor, []).append(run)
     for monitor, missing in unknown.items():
-        notes.append(f"Left out for want of a best value of {monitor}: {names_of(missing)}.")
+        notes.append(f"Left out because they have no best value of {monitor}: {names_of(missing)}.")
     return known, notes
 
 

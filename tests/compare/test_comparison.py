@@ -561,7 +561,7 @@ def test_n_is_of_the_runs_behind_the_mean():
     runs = [run(seed=0, error=2.0), run(seed=1, error=2.4), run(seed=2, test=[])]
     (row,) = table(*runs)
     assert list(row.values())[:4] == ["none", "2", "2.70 ± 0.28", "2.20 ± 0.28"]
-    assert "Left out of none for want of a test result: none-s2." in notes(*runs)
+    assert "Left out of none because they have no test result: none-s2." in notes(*runs)
     # A value that is no number is no result.
     entry = [{**run().test[0], "value": float("nan")}]
     (row,) = table(*runs[:2], run(seed=3, test=entry))
@@ -592,7 +592,7 @@ def test_where_fewer_runs_have_a_one_bit_error_it_says_so():
 def test_a_finished_run_without_a_best_value_is_named(score):
     (comparison,) = compare([run(), run(seed=1, best_score=score)])
     assert len(comparison.runs) == 1
-    assert "Left out for want of a best value of val/error: none-s1." in comparison.notes
+    assert "Left out because they have no best value of val/error: none-s1." in comparison.notes
     with pytest.raises(UserError, match=r"no finished run to compare; Left out .*: none-s1"):
         compare([run(seed=1, best_score=score)])
 

@@ -195,7 +195,7 @@ def test_a_run_that_failed_is_not_hidden(folder, runs, page, tmp_path):
     (mine / "none-s2" / "metrics.csv").unlink()
     main(["compare", str(mine), "--write", "results/mine"])
     text = (folder / "results/mine/README.md").read_text()
-    assert "Left out, for they have not finished: 1 failed." in text
+    assert "Left out because they did not finish: 1 failed." in text
     main(["compare", "--check", "results/mine"])
     # Nor when the page is made of itself.
     main(["compare", "results/mine", "--write", "results/mine"])
@@ -262,7 +262,7 @@ def test_a_sweeps_page_has_the_sweeps_runs_alone_and_counts_the_others(folder, f
     page = folder / "results/swept"
     text = (page / "README.md").read_text()
     assert "| none | 2 | " in text
-    assert "\nLeft out of the sweep e: 1 run that was made by hand (tried).\n" in text
+    assert "\nLeft out of the sweep e: 1 run made by hand (tried).\n" in text
     assert "- 4 final runs, " in text
     # Its record is kept, and nothing else of it; so the page can be made of itself.
     assert [path.name for path in (page / "tried").iterdir()] == ["run.json"]
@@ -274,6 +274,29 @@ def test_a_sweeps_page_has_the_sweeps_runs_alone_and_counts_the_others(folder, f
     text = (folder / "results/tried/README.md").read_text()
     assert "Protocol" not in text
     assert "bcl fit --config results/tried/tried/config.yaml" in text
+
+
+def test_a_page_keeps_its_margin(folder, finals, page, refused):
+    words = ("compare", str(finals), "--write", "results/margin")
+    main([*words, "--margin", "25"])
+    text = (folder / "results/margin/README.md").read_text()
+    assert "## One bit against float" in text or "## Equivalence" in text
+    assert "Verdict for a margin of ±25 percentage points, at 5 %" in text
+    main(["compare", "--check", "results/margin"])
+    # Written again it is the same, until another margin is given.
+    main([*words])
+    assert (folder / "results/margin/README.md").read_text() == text
+    main([*words, "--margin", "30"])
+    assert "±30 percentage points" in (folder / "results/margin/README.md").read_text()
+    (folder / "results/margin/page.yaml").write_text("margin: many\n")
+    assert "page.yaml does not say a margin" in refused("compare", "--check", "results/margin")
+    # A page of other runs does not take it over.
+    (folder / "results/margin/page.yaml").write_text("margin: 25\n")
+    for run in finals.iterdir():
+        change(run, experiment="other")
+    main([*words, "--replace"])
+    assert not (folder / "results/margin/page.yaml").exists()
+    main(["compare", "--check", "results/margin"])
 
 
 def contents(folder):

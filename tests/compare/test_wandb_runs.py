@@ -240,7 +240,7 @@ def test_a_metric_that_wandb_spells_out_is_no_number_of_ours(server, value, caps
     finished(server, "a", "digits", "train")
     finished(server, "b", "digits", "train", value)
     main(["compare", "--wandb", "me/p", "--format", "markdown"])
-    assert "Left out, for they have no best value of val/error: b." in capsys.readouterr().out
+    assert "Left out because they have no best value of val/error: b." in capsys.readouterr().out
 
 
 def test_the_workspace_groups_by_arm_and_shows_errors_curves_and_settings(server, capsys):
