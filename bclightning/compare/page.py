@@ -5,13 +5,12 @@ from pathlib import Path
 
 from bclightning.compare.arms import Comparison
 from bclightning.compare.comparison import compare
+from bclightning.compare.drawing import drawn_from, save
 from bclightning.compare.figures import (
     FIGURES,
     Folders,
     draw_figure,
-    drawn_from,
     figure_digest,
-    save,
     source_files,
 )
 from bclightning.compare.loading import FoundRun, gather

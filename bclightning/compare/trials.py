@@ -7,21 +7,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from bclightning.compare.arms import Comparison
-from bclightning.compare.figures import (
+from bclightning.compare.drawing import (
     ArmStyle,
     arm_styles,
     figure_label,
     label_logarithmic,
     legend,
-    metric_salt,
     panels,
     scale_values,
 )
+from bclightning.compare.figures import metric_salt
 from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
 from bclightning.formatting import markdown_text, printable
@@ -38,6 +41,14 @@ _REASON = "reason"
 
 # The columns of tables that version 0.1.0 wrote, by today's names.
 _RENAMED = {"method": "arm", "validation_error": "best_score"}
+
+# Names of what is drawn of an arm.
+TRIALS_DRAWN = "trials"
+CHOSEN_DRAWN = "chosen"
+UNFINISHED_DRAWN = "unfinished"
+
+# Inches from an arm's points to the next arm's at the same value.
+ASIDE = 0.04
 
 # Room above the values for the crosses of trials that did not finish, and the height of a line.
 _ROOM = 0.25
@@ -136,9 +147,12 @@ def trials_section(folder: Path, monitor: Metric) -> list[str]:
     counts = Counter(trial.status for trial in trials)
     ends = ", ".join(f"{count} {markdown_text(status)}" for status, count in sorted(counts.items()))
     metric = "Validation error" if monitor.is_error else f"Best {markdown_text(monitor.name)}"
-    caption = f"{metric} of the search's trials, a line for each arm"
+    caption = (
+        f"{metric} of the search's trials; each point is one run, arms side by side where they "
+        "share a value, and a ring marks the one whose setting was chosen"
+    )
     if set(counts) - {"finished"}:
-        caption += "; crosses are trials that did not finish"
+        caption += "; crosses, above, are trials that did not finish"
     return [
         "## Search",
         f"{len(trials)} trials ({ends}); [{TRIALS}]({TRIALS}) has each.",
@@ -147,7 +161,9 @@ def trials_section(folder: Path, monitor: Metric) -> list[str]:
 
 
 def draw_trials(folder: Path, definition: Definition, comparison: Comparison) -> Figure:
-    """The trials' values of the monitored metric, a searched option a panel, an arm a colour.
+    """The trials' values of the monitored metric, a searched option a panel.
+
+    Trials are points, and not joined: each is one run of one seed.
 
     Args:
         folder: The page's folder.
@@ -160,12 +176,18 @@ def draw_trials(folder: Path, definition: Definition, comparison: Comparison) ->
     arms = sorted(definition.arms, key=lambda arm: order.index(styles[arm]))
     monitor = comparison.monitor
     finished = [t.best_score for t in trials if t.status == "finished" and t.best_score is not None]
-    figure, places = panels(len(definition.space), 6.2, 4.4)
+    unfinished = any(trial.status != "finished" for trial in trials)
+    figure, places = panels(len(definition.space), 3.8, most=2)
     for axes, (option, space) in zip(places, definition.space.items(), strict=True):
         numbers = isinstance(space, Range)
         for place, arm in enumerate(arms):
             mine = [trial for trial in trials if trial.arm == arm]
-            _draw_arm(axes, mine, option, numbers, styles[arm], arm)
+            # Arms share the search's first draws, and stand side by side there.
+            aside = ScaledTranslation(
+                ASIDE * (place - (len(arms) - 1) / 2), 0, figure.dpi_scale_trans
+            )
+            _draw_arm(axes, mine, option, numbers, styles[arm], arm, aside)
+            _draw_chosen(axes, _chosen(mine, monitor), option, numbers, styles[arm], aside)
             # On a line of each arm's own above the values, since all share the search's draws.
             _draw_unfinished(axes, mine, option, numbers, styles[arm], 0.98 - _LINE * place)
         if isinstance(space, Range) and space.low < space.high:
@@ -175,19 +197,32 @@ def draw_trials(folder: Path, definition: Definition, comparison: Comparison) ->
             if space.log:
                 label_logarithmic(axes.xaxis)
         scale_values(axes, monitor, finished)
-        if any(trial.status != "finished" for trial in trials):
+        if unfinished:
             bottom, top = axes.get_ylim()
             logarithmic = axes.get_yscale() == "log"
             room = top * (top / bottom) ** _ROOM if logarithmic else top + _ROOM * (top - bottom)
             axes.set_ylim(bottom, room)
         axes.set(xlabel=figure_label(option), ylabel=figure_label(monitor.axis_label))
-        axes.spines.right.set_visible(False)
-    # Each panel has the same arms, and the legend one of each.
-    for axes in places[1:]:
-        for line in axes.lines:
-            line.set_label("")
-    legend(figure, len(arms))
+    marks = [_mark("o", "chosen", mfc="none", ms=10)]
+    marks += [_mark("x", "did not finish", ms=5)] if unfinished else []
+    legend(figure, marks)
     return figure
+
+
+def _mark(marker: str, label: str, **style: Any) -> Line2D:
+    """A legend's handle of a mark that any arm may have."""
+    return Line2D([], [], color="0.35", linestyle="None", marker=marker, label=label, **style)
+
+
+def _chosen(trials: Sequence[Trial], monitor: Metric) -> Trial | None:
+    """The trial that gave its arm the setting: of equal ones the first."""
+    sign = -1.0 if monitor.mode == "max" else 1.0
+    known = [
+        (sign * trial.best_score, trial.number, trial)
+        for trial in trials
+        if trial.status == "finished" and trial.best_score is not None
+    ]
+    return min(known, key=lambda each: each[:2])[2] if known else None
 
 
 def _value(trial: Trial, option: str, numbers: bool) -> float | str | None:
@@ -202,7 +237,13 @@ def _value(trial: Trial, option: str, numbers: bool) -> float | str | None:
 
 
 def _draw_arm(
-    axes: Axes, trials: Sequence[Trial], option: str, numbers: bool, style: ArmStyle, label: str
+    axes: Axes,
+    trials: Sequence[Trial],
+    option: str,
+    numbers: bool,
+    style: ArmStyle,
+    label: str,
+    aside: Transform,
 ) -> None:
     points = [
         (value, trial.best_score)
@@ -211,17 +252,34 @@ def _draw_arm(
         and trial.best_score is not None
         and (value := _value(trial, option, numbers)) is not None
     ]
-    points.sort(key=lambda point: point[0] if isinstance(point[0], float) else 0.0)
-    axes.plot(
+    (line,) = axes.plot(
         [x for x, _ in points],
         [y for _, y in points],
-        # What has no order is not joined.
-        linestyle="-" if numbers else "None",
+        linestyle="None",
         marker=style.marker,
-        ms=4,
+        ms=5.5,
         color=style.colour,
+        clip_on=False,
         label=figure_label(label),
+        gid=TRIALS_DRAWN,
     )
+    # Now that the axes know the values as they are.
+    line.set_transform(axes.transData + aside)
+
+
+def _draw_chosen(
+    axes: Axes, trial: Trial | None, option: str, numbers: bool, style: ArmStyle, aside: Transform
+) -> None:
+    value = None if trial is None else _value(trial, option, numbers)
+    if trial is not None and value is not None and trial.best_score is not None:
+        ring: dict[str, Any] = {
+            "color": style.colour,
+            "mfc": "none",
+            "clip_on": False,
+            "gid": CHOSEN_DRAWN,
+        }
+        (line,) = axes.plot([value], [trial.best_score], "o", ms=11, **ring)
+        line.set_transform(axes.transData + aside)
 
 
 def _draw_unfinished(
@@ -231,4 +289,6 @@ def _draw_unfinished(
     values = [value for value in tried if value is not None]
     heights = [height] * len(values)
     transform = axes.get_xaxis_transform()
-    axes.plot(values, heights, "x", color=style.colour, ms=4, transform=transform)
+    axes.plot(
+        values, heights, "x", color=style.colour, ms=5, transform=transform, gid=UNFINISHED_DRAWN
+    )

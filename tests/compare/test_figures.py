@@ -2,28 +2,38 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from bclightning.compare.arms import Arm, Comparison
 from bclightning.compare.comparison import compare
-from bclightning.compare.figures import (
+from bclightning.compare.drawing import (
     COLOURS,
-    FIGURES,
+    DPI,
+    LINES,
     MARKERS,
+    WIDTH,
     arm_styles,
-    curves,
-    draw_figure,
     drawn_from,
-    figure_digest,
-    histograms,
     label_logarithmic,
     save,
+    scale_values,
+)
+from bclightning.compare.figures import (
+    FIGURES,
+    curves,
+    draw_figure,
+    features,
+    figure_digest,
+    histograms,
 )
 from bclightning.compare.metric import Metric
 from bclightning.errors import UserError
@@ -83,19 +93,20 @@ ACCURACIES = ("epoch,val_acc", "0,0.5", "1,0.8", "2,0.9")
 def test_validation_errors_are_drawn_as_they_were(tmp_path):
     comparison, folders = compared(tmp_path, ERRORS)
     errors, costs = curves(comparison, folders).axes
-    assert (errors.get_yscale(), errors.get_ylabel()) == ("log", "validation error, % (solid)")
+    assert (errors.get_yscale(), errors.get_ylabel()) == ("log", "validation error, %")
+    assert (costs.get_yscale(), costs.get_ylabel()) == ("log", "training cost")
     assert [list(line.get_ydata()) for line in errors.lines] == [[20, 10, 5]] * 2
     assert [list(line.get_ydata()) for line in costs.lines] == [[1.0, 0.5, 0.4]] * 2
     assert FIGURES[0].caption(comparison, folders) == (
-        "Training cost (dotted, the first epochs cut off) and validation error (solid, the range "
-        "over seeds shaded), means over seeds (figure 3 of the paper)."
+        "Validation error and training cost by epoch, means over seeds, the range over seeds "
+        "shaded (figure 3 of the paper)."
     )
 
 
 def test_any_metric_is_drawn_and_named(tmp_path):
     comparison, folders = compared(tmp_path, ACCURACIES, monitor="val_acc", mode="max")
     (axes,) = curves(comparison, folders).axes
-    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "val_acc (solid)")
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "val_acc")
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.5, 0.8, 0.9]] * 2
     caption = FIGURES[0].caption(comparison, folders)
     assert caption == "By epoch: val_acc, means over seeds, the range over seeds shaded."
@@ -104,9 +115,7 @@ def test_any_metric_is_drawn_and_named(tmp_path):
     comparison, folders = compared(tmp_path, lines, monitor="val_acc", mode="max")
     _, costs = curves(comparison, folders).axes
     assert list(costs.lines[0].get_ydata()) == [3, 2, 1]
-    assert "Training cost (dotted, the first epochs cut off) and val_acc (solid" in FIGURES[
-        0
-    ].caption(comparison, folders)
+    assert FIGURES[0].caption(comparison, folders).startswith("Val_acc and training cost by epoch")
 
 
 @pytest.mark.parametrize(("least", "scale"), [("0.1", "log"), ("0", "linear"), ("-1", "linear")])
@@ -116,17 +125,83 @@ def test_losses_are_drawn_by_their_logarithm_where_they_have_one(tmp_path, least
     assert curves(comparison, folders).axes[0].get_yscale() == scale
 
 
-def test_an_arm_has_one_colour_and_one_marker_in_all_figures(tmp_path):
+def test_an_arm_has_one_colour_one_line_and_one_marker_in_all_figures(tmp_path):
     comparison, folders = compared(tmp_path, ERRORS, arms=("none", "dropout", "stochastic"))
     styles = arm_styles(comparison)
     errors, costs = curves(comparison, folders).axes
-    for line, cost, label in zip(errors.lines, costs.lines, styles, strict=True):
-        assert (line.get_color(), line.get_marker()) == (styles[label].colour, styles[label].marker)
-        assert cost.get_color() == styles[label].colour
+    for axes in (errors, costs):
+        for line, label in zip(axes.lines, styles, strict=True):
+            drawn = (line.get_color(), line.get_linestyle(), line.get_marker())
+            assert drawn == (styles[label].colour, styles[label].line, styles[label].marker)
     bars = [axes.patches[0].get_facecolor() for axes in histograms(comparison, folders).axes]
     assert len(set(bars)) == 3
-    assert len({style.colour for style in styles.values()}) == 3
-    assert len({style.marker for style in styles.values()}) == 3
+    for part in ("colour", "line", "marker"):
+        assert len({getattr(style, part) for style in styles.values()}) == 3
+    # Two arms of the same colour have other lines and markers.
+    assert len({COLOURS, LINES, MARKERS}) == 3
+    assert len({len(COLOURS), len(LINES), len(MARKERS)}) == 3
+
+
+LONG = "stochastic, learning_rate=0.001962, input_dropout=0.25, max_epochs=50, width=0.125"
+
+
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory):
+    """Seven settings of an arm, with as long a name each."""
+    folder = tmp_path_factory.mktemp("long")
+    comparison, folders = compared(folder, ERRORS, arms=[f"{n} {LONG}" for n in range(7)])
+    for run in folders.values():
+        Image.new("L", (91, 91)).save(run.features)
+    return comparison, folders
+
+
+@pytest.mark.parametrize("draw", [curves, histograms, features])
+def test_long_names_fit_a_figure(long_names, draw, tmp_path):
+    figures = []
+    save(tmp_path / "a.png", lambda: figures.append(draw(*long_names)) or figures[0], "source")
+    (figure,) = figures
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    width, height = figure.get_size_inches() * DPI
+    assert width <= WIDTH * DPI + 1
+    titles = [axes.title for axes in figure.axes if axes.get_title()]
+    boxes = [title.get_window_extent(renderer) for title in titles]
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    named = [axes.get_title() for axes in figure.axes] + [text.get_text() for text in texts]
+    assert sum("stochastic" in name for name in named) == 7
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+    # Nothing lies over a name, or a name over the axes.
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for axes in figure.axes:
+        for box in boxes:
+            assert not axes.get_window_extent(renderer).overlaps(box)
+            assert axes.get_window_extent(renderer).height > 0.8 * DPI
+
+
+def test_a_figure_is_sharp_and_small(tmp_path):
+    comparison, folders = compared(tmp_path, ERRORS)
+    draw_figure(FIGURES[0], tmp_path, comparison, folders)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width == 1680
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert (tmp_path / "curves.png").stat().st_size < 50_000
+
+
+def test_values_that_lie_close_have_a_linear_axis_that_ends_at_labels():
+    axes = Figure().add_subplot()
+    axes.plot([1.06, 1.26])
+    scale_values(axes, Metric("val/error", "min"), [1.06, 1.26])
+    ticks = list(axes.yaxis.get_majorticklocs())
+    assert axes.get_yscale() == "linear"
+    assert axes.get_ylim() == (ticks[0], ticks[-1])
+    assert ticks[0] <= 1.06 < 1.26 <= ticks[-1]
+    scale_values(axes, Metric("val/error", "min"), [1.06, 12.6])
+    assert axes.get_yscale() == "log"
 
 
 def test_settings_of_an_arm_are_told_apart_and_other_arms_follow():
@@ -182,14 +257,14 @@ def test_damaged_metrics_are_one_sentence(tmp_path, lines):
 ODD = st.sampled_from(
     ["0", "1", "-1", "nan", "inf", "1e308", "1e99", "-1e99", "1e-320", "", "x", "5", "0.5", "1e-99"]
 )
-LINES = st.lists(st.tuples(st.sampled_from(["0", "1", "2", "1e8", "1.5", "nan"]), ODD, ODD))
+ROWS = st.lists(st.tuples(st.sampled_from(["0", "1", "2", "1e8", "1.5", "nan"]), ODD, ODD))
 
 
 @pytest.mark.filterwarnings("ignore:Attempting to set identical low and high")
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(LINES, st.sampled_from([("val/error", "min"), ("loss", "min"), ("loss", "max")]))
+@given(ROWS, st.sampled_from([("val/error", "min"), ("loss", "min"), ("loss", "max")]))
 @example([("0", "0", "0"), ("1", "-1", "0")], ("val/error", "min"))
 @example([("0", "nan", "inf"), ("1", "1", "nan")], ("loss", "min"))
 @example([("nan", "1", "1")], ("loss", "max"))

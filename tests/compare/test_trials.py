@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from bclightning.cli.main import main
 from bclightning.compare.arms import Arm, Comparison
-from bclightning.compare.figures import COLOURS, MARKERS, arm_styles
+from bclightning.compare.comparison import compare
+from bclightning.compare.drawing import COLOURS, MARKERS, arm_styles
+from bclightning.compare.loading import gather
 from bclightning.compare.metric import Metric
 from bclightning.compare.trials import (
     TRIALS as TABLE,
@@ -97,34 +99,66 @@ def test_the_table_has_each_trial_in_the_arms_order(tmp_path):
     assert (tmp_path / "trials.csv").read_bytes() == before
     text = "\n".join(trials_section(tmp_path, ERROR))
     assert "4 trials (1 failed, 3 finished)" in text
-    assert "crosses are trials that did not finish" in text
+    assert "crosses, above, are trials that did not finish" in text
 
 
-def test_the_figure_joins_an_arms_trials_and_crosses_out_what_failed(tmp_path):
+def drawn(axes, what) -> list:
+    """The lines of the trials, of the chosen ones or of the unfinished ones, by arm."""
+    return [line for line in axes.lines if line.get_gid() == what]
+
+
+def points(axes, what) -> list:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in drawn(axes, what)]
+
+
+def test_the_figure_has_each_trial_rings_the_chosen_and_crosses_out_what_failed(tmp_path):
     write_trials(tmp_path, TRIALS, SWEEP)
     figure = draw_trials(tmp_path, SWEEP, compared("none", "dropout"))
     rates, rules = figure.axes
-    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in rates.lines]
-    assert drawn == [([0.1], [2.5]), ([0.01], [0.98]), ([0.01, 0.1], [3.0, 4.0]), ([], [])]
+    assert points(rates, "trials") == [([0.1], [2.5]), ([0.1, 0.01], [4.0, 3.0])]
+    assert points(rates, "unfinished") == [([0.01], [0.98]), ([], [])]
+    assert points(rates, "chosen") == [([0.1], [2.5]), ([0.01], [3.0])]
     assert (rates.get_xlabel(), rates.get_xscale()) == ("model.learning_rate", "log")
+    # Single runs are noisy, and a line from one to the next would tell of nothing.
+    assert {line.get_linestyle() for line in drawn(rates, "trials")} == {"None"}
     # An arm has the colour of its place in the table, here and in the other figures.
     (other, _) = draw_trials(tmp_path, SWEEP, compared("dropout", "none")).axes
     assert other.lines[0].get_color() == rates.lines[0].get_color() == COLOURS[0]
-    assert list(other.lines[0].get_xdata()) == [0.01, 0.1]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "dropout"]
-    # What has no order is not joined.
-    assert rules.lines[2].get_linestyle() == "None"
-    assert list(rules.lines[2].get_xdata()) == ["0.5", "0.5"]
+    assert list(other.lines[0].get_xdata()) == [0.1, 0.01]
+    # What marks mean is said in the figure itself.
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["none", "dropout", "chosen", "did not finish"]
+    assert list(drawn(rules, "trials")[1].get_xdata()) == ["0.5", "0.5"]
+    finished = [each for each in TRIALS if each.status == "finished"]
+    write_trials(tmp_path, finished, SWEEP)
+    figure = draw_trials(tmp_path, SWEEP, compared("none", "dropout"))
+    assert "did not finish" not in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize("page", ["digits", "mnist", "lr_scaling"])
+def test_the_ring_is_around_the_setting_of_the_final_runs(page):
+    folder = DIGITS.with_name(page)
+    (comparison,) = compare([run.record for run in gather([str(folder)])])
+    definition = Definition.read(folder / "sweep.yaml")
+    (axes,) = draw_trials(folder, definition, comparison).axes
+    rates = {
+        arm.name: arm.runs[0].hyperparameters["model.learning_rate"] for arm in comparison.arms
+    }
+    labels = [line.get_label() for line in drawn(axes, "trials")]
+    chosen = {
+        label: float(xs[0]) for label, (xs, _) in zip(labels, points(axes, "chosen"), strict=True)
+    }
+    assert chosen == pytest.approx(rates)
 
 
 def test_an_arms_colour_is_that_of_its_curve_whatever_the_sweeps_order(tmp_path):
     write_trials(tmp_path, TRIALS, SWEEP)
     for comparison in (compared("dropout", "none"), compared("none"), compared("dropout")):
         axes = draw_trials(tmp_path, SWEEP, comparison).axes[0]
-        # By arm a line of its values and one of crosses, in the order of the table and then others.
-        order = [*(arm.label for arm in comparison.arms), *SWEEP.arms]
-        for place, arm in enumerate(dict.fromkeys(order)):
-            values, crosses = axes.lines[2 * place : 2 * place + 2]
+        # In the order of the table and then others.
+        order = dict.fromkeys([*(arm.label for arm in comparison.arms), *SWEEP.arms])
+        lines = zip(order, drawn(axes, "trials"), drawn(axes, "unfinished"), strict=True)
+        for place, (arm, values, crosses) in enumerate(lines):
             style = arm_styles(comparison, SWEEP.arms)[arm]
             assert values.get_label() == arm
             assert (values.get_color(), values.get_marker()) == (style.colour, style.marker)
@@ -140,7 +174,7 @@ def test_a_metric_that_is_to_be_high_is_named_and_not_drawn_as_an_error(tmp_path
     # The crosses have their room above the highest value.
     assert rates.get_ylim()[1] > 4.0 + 0.2 * (4.0 - 2.5)
     text = "\n".join(trials_section(tmp_path, ACCURACY))
-    assert "*Best val_acc of the search's trials, a line for each arm; crosses" in text
+    assert "*Best val_acc of the search's trials; each point is one run" in text
     assert "Validation error of the search's trials" in trials_section(tmp_path, ERROR)[2]
     assert trials_digest(tmp_path, ACCURACY) != trials_digest(tmp_path, ERROR)
 
@@ -171,7 +205,7 @@ def test_a_trial_of_which_the_table_tells_less_has_no_place_in_the_figure(tmp_pa
     assert len(read_trials(tmp_path)) == 5
     assert r"none,2,failed,,,,\x1b[2J\ud800\nlost" in (tmp_path / "trials.csv").read_text()
     rates, _ = draw_trials(tmp_path, SWEEP, compared("none", "dropout")).axes
-    assert list(rates.lines[1].get_xdata()) == [0.01]
+    assert points(rates, "unfinished")[0][0] == [0.01]
 
 
 def test_without_a_search_there_is_nothing_to_show(tmp_path):
