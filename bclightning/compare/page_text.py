@@ -110,7 +110,8 @@ def _evaluation(comparison: Comparison) -> list[str]:
         f"{values} by the evaluation weights of the paper's section 2.6: binary (its method 1), "
         "real (method 2), or an ensemble of networks that the stochastic rule draws (method 3). "
         "Batch-norm (BN) statistics as training's running averages left them, or re-estimated on "
-        "the training images with the weights that are used.",
+        "the training images with the weights that are used. The number of runs is that of the "
+        "first table where none is given.",
     ]
 
 

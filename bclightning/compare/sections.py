@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bclightning.compare.arms import Comparison
+from bclightning.compare.arms import Arm, Comparison
 from bclightning.compare.columns import NOTHING, shown_columns
 from bclightning.compare.equivalence import Equivalence
 from bclightning.compare.layout import Grid
@@ -221,13 +221,13 @@ def evaluation_grid(comparison: Comparison) -> Grid | None:
     if not measured:
         return None
 
-    def cell(sample: Sample | None) -> str:
-        if sample is None:
-            return NOTHING
-        return f"{comparison.test_metric.show(sample)} (n = {sample.n})"
+    def cell(arm: Arm, sample: Sample | None) -> str:
+        shown = comparison.test_metric.show(sample)
+        other = sample is not None and sample.n != len(arm.runs)
+        return f"{shown} (n = {sample.n})" if other and sample else shown
 
     rows = [
-        [arm.label, *(cell(samples[place]) for samples in measured.values())]
+        [arm.label, *(cell(arm, samples[place]) for samples in measured.values())]
         for place, arm in enumerate(comparison.arms)
     ]
     return Grid("evaluation weights", ["arm", *measured], rows)
