@@ -66,11 +66,23 @@ def terminal_tables(grid: Grid, width: int) -> list[Table]:
             pad_edge=False,
         )
         for place in group:
-            table.add_column(Text(headings[place]), width=widths[place])
+            heading = Text("\n".join(_fitted(headings[place], widths[place])))
+            table.add_column(heading, width=widths[place], no_wrap=True)
         for row in lines:
             table.add_row(*(Text("\n".join(row[place])) for place in group))
         tables.append(table)
     return tables
+
+
+def _fitted(heading: str, width: int) -> list[str]:
+    """The lines of a heading whose longest word is no longer than the width."""
+    lines: list[str] = []
+    for word in heading.split():
+        if lines and cell_len(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def table_width(table: Table) -> int:
