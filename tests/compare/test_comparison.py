@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -235,13 +234,14 @@ def test_ten_thousand_records_in_two_seconds_and_no_torch(folder):
         "main(['compare', 'many', '--format', 'csv']); "
         "assert not {'torch', 'lightning', 'wandb', 'optuna'} & set(sys.modules)"
     )
-    began = time.monotonic()
+    began = sum(os.times()[2:4])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds = time.monotonic() - began
+    # Of the processor, which does not count what other processes take of the time.
+    seconds = sum(os.times()[2:4]) - began
     assert done.stdout.count("\n") == 5
     assert ",2500," in done.stdout
-    # The promise is two seconds; machines that are shared get more.
-    assert seconds < 10, seconds
+    # The promise is two seconds; slower machines get more.
+    assert seconds < 6, seconds
 
 
 def test_every_format_has_the_same_figures(folder, capsys):
