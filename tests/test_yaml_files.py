@@ -57,10 +57,10 @@ def test_a_bomb_is_one_sentence_at_once(tmp_path, reader, name):
     content, sentence = BOMBS[name]
     path = tmp_path / "bomb.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError, match=r"bomb.yaml is not a readable YAML file: ") as refused:
         READERS[reader](path)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 

@@ -192,9 +192,9 @@ def test_what_asks_for_unreasonable_memory_or_work_is_refused_before_it_gets_any
 
     monkeypatch.setattr(torch, "randn", never)
     monkeypatch.setattr(PackedNetwork, "__init__", never)
-    began = time.perf_counter()
+    began = time.process_time()
     said = refused(tmp_path / "m", packed(*UNREASONABLE[name]), storage)
-    assert time.perf_counter() - began < 1.5
+    assert time.process_time() - began < 1.5
     assert "2**" in said
 
 
@@ -318,7 +318,7 @@ def loaded(path) -> PackedNetwork | str:
 def loaded_or_refused(path, content: bytes) -> None:
     """A file is refused in one sentence, or it is a network that computes something."""
     path.write_bytes(content)
-    began = time.perf_counter()
+    began = time.process_time()
     found = loaded(path)
     if isinstance(found, str):
         assert printable(found) == found
@@ -329,7 +329,7 @@ def loaded_or_refused(path, content: bytes) -> None:
         assert all(isinstance(name, str) for name in found.class_names)
         if found.preprocessing is not None:
             found.prepare(torch.zeros(1, *found.image_shape, dtype=torch.uint8))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @settings(deadline=None, max_examples=250)
