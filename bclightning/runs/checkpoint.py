@@ -16,7 +16,17 @@ from bclightning.runs.metrics_csv import MetricsTable, shortest
 from bclightning.storage import TEMPORARY_SUFFIX, flush_folder, replacing
 from bclightning.vocabulary import VAL_ERROR, MonitorMode
 
-__all__ = ["RunCheckpoint", "WholeFileCheckpointIO", "load_checkpoint"]
+__all__ = ["RunCheckpoint", "WholeFileCheckpointIO", "as_recorded", "load_checkpoint"]
+
+
+def as_recorded(value: torch.Tensor) -> float:
+    """A logged metric as records and tables have it: no digits that its precision does not have.
+
+    Example:
+        >>> as_recorded(torch.tensor(2.16)), as_recorded(torch.tensor(2 / 3, dtype=torch.float64))
+        (2.16, 0.6666666666666666)
+    """
+    return shortest(value.item()) if value.dtype == torch.float32 else float(value)
 
 
 class RunCheckpoint(Checkpoint):
@@ -93,8 +103,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write metrics and checkpoints; Lightning calls this after all other callbacks."""
         metrics = {
-            key: shortest(value.item()) if value.dtype == torch.float32 else float(value)
-            for key, value in sorted(trainer.callback_metrics.items())
+            key: as_recorded(value) for key, value in sorted(trainer.callback_metrics.items())
         }
         epoch = trainer.current_epoch
         if self._validated:

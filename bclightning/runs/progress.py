@@ -1,35 +1,74 @@
 """Progress of a run: bars and time left on a terminal, a line an epoch elsewhere."""
 
 import functools
+import math
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
-from bclightning.formatting import describe_score, score
+from bclightning.formatting import describe_score, printable, score
 from bclightning.runs.checkpoint import RunCheckpoint
-from bclightning.runs.metrics_csv import shortest
+from bclightning.runs.metrics_csv import EPOCH
 from bclightning.vocabulary import TRAIN_LOSS
 
 REFRESH_SECONDS = 0.2
+
+# Widths of the two columns beside the bars, so that no bar moves as the figures in them change.
+_TIME_WIDTH = 8
+_LOSS_WIDTH = 14
+
+
+class _TwoColumns(ProgressColumn):
+    """A column that shows one thing in the row of epochs and another in that of batches."""
+
+    def __init__(self, epochs: ProgressColumn, batches: str, width: int) -> None:
+        # What does not fit shortens the bars, and never itself.
+        super().__init__(Column(justify="right", no_wrap=True, min_width=width))
+        self._epochs = epochs
+        self._batches = batches
+
+    def render(self, task: Task) -> RenderableType:
+        """The cell of a row."""
+        if self._batches in task.fields:
+            return Text(task.fields[self._batches])
+        return self._epochs.render(task)
+
+
+class _Bars(Progress):
+    """Epochs of the run, batches of the epoch, and below them how the last epoch went."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars and the note, which wraps rather than takes room from them."""
+        yield from super().get_renderables()
+        yield Text(self.note)
 
 
 class RunProgress(ProgressBar):
     """Show the epochs of a run, the time that is left, and the monitored metric so far.
 
-    On a terminal two bars: epochs of the run and batches of the epoch. Elsewhere one line per
-    epoch. It is for `bclightning.runs.fit`, whose checkpoints know the best epoch.
+    On a terminal two bars: epochs of the run with the time that it takes, and batches of the epoch
+    with their rate and loss. Elsewhere, and where ``TERM=dumb``, one line per epoch. It is for
+    `bclightning.runs.fit`, whose checkpoints know the best epoch.
 
     Args:
         console: Console to print to; standard error if ``None``.
@@ -47,12 +86,11 @@ class RunProgress(ProgressBar):
         self._total = epochs
         self._checkpoint: RunCheckpoint | None = None
         self._given_console = console
-        self._bars: Progress | None = None
-        self._epochs: TaskID | None = None
-        self._batches: TaskID | None = None
+        self._bars: _Bars | None = None
+        self._epochs = self._batches = TaskID(0)
         self._enabled = True
         self._first_epoch = 0
-        self._started = self._shown = 0.0
+        self._started = self._epoch_started = self._shown = 0.0
 
     @functools.cached_property
     def _console(self) -> Console:
@@ -78,26 +116,24 @@ class RunProgress(ProgressBar):
         self._checkpoint = found[0] if found else None
         self._started = time.monotonic()
         self._first_epoch = trainer.current_epoch
-        if not (self._enabled and self._console.is_terminal):
+        self._epoch_started = self._started
+        # TERM=dumb is a terminal too, but one that cannot move its cursor.
+        if not (self._enabled and self._console.is_interactive):
             return
-        self._bars = Progress(
+        self._bars = bars = _Bars(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            BarColumn(None),
+            MofNCompleteColumn(table_column=Column(justify="right", no_wrap=True)),
+            _TwoColumns(TimeElapsedColumn(), "rate", _TIME_WIDTH),
+            _TwoColumns(TimeRemainingColumn(), "loss", _LOSS_WIDTH),
             console=self._console,
             auto_refresh=False,
+            expand=True,
         )
-        self._epochs = self._bars.add_task(
-            "epochs",
-            total=self._total or trainer.max_epochs,
-            completed=trainer.current_epoch,
-            note="",
-        )
-        self._batches = self._bars.add_task("batches", total=trainer.num_training_batches, note="")
-        self._bars.start()
+        epochs = self._total or trainer.max_epochs
+        self._epochs = bars.add_task("epochs", total=epochs, completed=trainer.current_epoch)
+        self._batches = bars.add_task("batches", total=_batches(trainer), rate="", loss="")
+        bars.start()
 
     def on_train_batch_end(
         self,
@@ -108,28 +144,33 @@ class RunProgress(ProgressBar):
         batch_idx: int,
     ) -> None:
         """Move the bars, a few times a second at most: drawing costs more than a small step."""
-        if self._bars is None or self._batches is None or self._epochs is None:
+        if self._bars is None:
             return
         now = time.monotonic()
         if now - self._shown < REFRESH_SECONDS:
             return
         self._shown = now
-        done = batch_idx + 1
-        self._bars.update(self._batches, completed=done)
+        done, total = batch_idx + 1, _batches(trainer)
+        rate = _rate(done / max(now - self._epoch_started, 1e-9))
+        self._bars.update(
+            self._batches, completed=done, total=total, rate=rate, loss=_loss(outputs)
+        )
         # Fractions of an epoch let the time left be told within the first one.
-        fraction = done / max(float(trainer.num_training_batches), 1.0)
-        self._bars.update(self._epochs, completed=trainer.current_epoch + fraction)
-        self._bars.refresh()
+        completed = trainer.current_epoch + (done / total if total else 0.0)
+        self._bars.update(self._epochs, completed=completed, refresh=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how the epoch before went: only now are all its metrics in."""
         if trainer.current_epoch > self._first_epoch:
             self._report(trainer, trainer.current_epoch)
+        self._epoch_started = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how the last epoch went, and leave the finished bars on the screen."""
         if trainer.current_epoch > self._first_epoch:
             self._report(trainer, trainer.current_epoch)
+        if self._bars is not None:
+            self._bars.update(self._batches, completed=_batches(trainer))
         self._close()
 
     def on_exception(
@@ -146,35 +187,61 @@ class RunProgress(ProgressBar):
     def _report(self, trainer: Trainer, done: int) -> None:
         if not self._enabled:
             return
-        note = self._note(trainer)
+        note = self._note(done)
         if self._bars is None:
             seconds = (time.monotonic() - self._started) / (done - self._first_epoch)
             total = self._total or trainer.max_epochs or done
             left = seconds * (total - done)
+            line = "  ".join(filter(None, (f"epoch {done}/{total}", note)))
             self._console.print(
-                f"epoch {done}/{total}  {note}  time left {_clock(left)}",
-                highlight=False,
-                soft_wrap=True,
+                f"{line}  time left {_clock(left)}", highlight=False, markup=False, soft_wrap=True
             )
-        elif self._epochs is not None:
-            self._bars.update(self._epochs, completed=done, note=note)
-            self._bars.refresh()
+        else:
+            # Drawn with the next batch, or at the end.
+            self._bars.note = f"epoch {done}: {note}" if note else ""
+            self._bars.update(self._epochs, completed=done)
 
-    def _note(self, trainer: Trainer) -> str:
-        metrics = trainer.callback_metrics
-        parts = []
-        if TRAIN_LOSS in metrics:
-            parts.append(f"loss {float(metrics[TRAIN_LOSS]):.4f}")
+    def _note(self, done: int) -> str:
+        """How the last of `done` epochs went, as the checkpoint judged it."""
         checkpoint = self._checkpoint
-        if checkpoint is not None and checkpoint.monitor in metrics:
-            # As the checkpoint has it, which is what it compared.
-            value = shortest(float(metrics[checkpoint.monitor]))
-            parts.append(describe_score(checkpoint.monitor, value))
-            if checkpoint.is_best(value):
-                parts.append("(best)")
-            else:
-                parts.append(f"(best {score(checkpoint.monitor, checkpoint.best)})")
-        return "  ".join(parts)
+        if checkpoint is None:
+            return ""
+        row: Mapping[str, float] = next(iter(checkpoint.table.rows[-1:]), {})
+        if row.get(EPOCH) != done - 1:
+            return ""
+        parts = []
+        if TRAIN_LOSS in row:
+            parts.append(f"loss {row[TRAIN_LOSS]:.4f}")
+        if checkpoint.monitor in row:
+            parts.append(describe_score(checkpoint.monitor, row[checkpoint.monitor]))
+        if checkpoint.best_epoch == done - 1:
+            parts.append("(best)")
+        elif checkpoint.best_epoch is not None:
+            best = score(checkpoint.monitor, checkpoint.best)
+            parts.append(f"(best {best} in epoch {checkpoint.best_epoch + 1})")
+        return printable("  ".join(parts))
+
+
+def _batches(trainer: Trainer) -> int | None:
+    """Number of batches of an epoch; ``None`` where the data does not know it."""
+    number = trainer.num_training_batches
+    return int(number) if math.isfinite(number) else None
+
+
+def _rate(speed: float) -> str:
+    """Batches a second.
+
+    Example:
+        >>> _rate(0.24), _rate(12.34), _rate(1234.5)
+        ('0.24/s', '12.3/s', '1234/s')
+    """
+    return f"{speed:.2g}/s" if speed < 1 else f"{speed:.1f}/s" if speed < 100 else f"{speed:.0f}/s"
+
+
+def _loss(outputs: Any) -> str:
+    """The loss in what a training step returned; empty where there is none."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return f"loss {loss.item():.4g}" if isinstance(loss, torch.Tensor) and loss.numel() == 1 else ""
 
 
 def _clock(seconds: float) -> str:

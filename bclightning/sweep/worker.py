@@ -18,11 +18,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bclightning.errors import MachineError, UserError
 from bclightning.runs.allowed_code import code_named_in
+from bclightning.runs.checkpoint import as_recorded
 from bclightning.runs.config import RunConfig, load_limited
 from bclightning.runs.data import SharedData
 from bclightning.runs.folder import RunFolder, RunInUseError
 from bclightning.runs.interrupt import Interrupted, interruption_of
-from bclightning.runs.metrics_csv import shortest
 from bclightning.runs.notices import logger
 from bclightning.runs.progress import RunProgress
 from bclightning.runs.recipes import read_config
@@ -64,7 +64,7 @@ class EpochReports(Callback):
         """Report, and wait if asked to."""
         if trainer.sanity_checking or self._monitor not in trainer.callback_metrics:
             return
-        value = shortest(trainer.callback_metrics[self._monitor].item())
+        value = as_recorded(trainer.callback_metrics[self._monitor])
         try:
             self._connection.send(Epoch(trainer.current_epoch + 1, value))
             keep_training = self._connection.recv() if self._wait else True

@@ -2,17 +2,22 @@
 
 import errno
 import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
+from fake_trainer import fake_trainer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bclightning.errors import DataError, MachineError, UserError
+from bclightning.runs.checkpoint import RunCheckpoint
 from bclightning.runs.folder import RunInUseError
 from bclightning.runs.interrupt import Interrupted
+from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.sweep import worker
-from bclightning.sweep.messages import Busy, Failed, RunRequest, Stopped
-from bclightning.sweep.worker import gpu_of
+from bclightning.sweep.messages import Busy, Epoch, Failed, RunRequest, Stopped
+from bclightning.sweep.worker import EpochReports, gpu_of
 
 
 @given(st.integers(0, 40), st.integers(2, 8), st.booleans())
@@ -26,6 +31,18 @@ def test_workers_share_the_gpus_out(worker, count, named):
 
 def test_one_gpu_or_none_is_left_as_it_is():
     assert gpu_of(3, None, 0) is gpu_of(3, None, 1) is gpu_of(3, "2", 1) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_trial_is_told_the_very_value_that_its_record_will_have(tmp_path, dtype):
+    sent = []
+    trainer = fake_trainer(0, torch.tensor(8 / 3, dtype=dtype))
+    reports = EpochReports(SimpleNamespace(send=sent.append), "val/error", wait=False)
+    reports.on_validation_end(trainer, None)
+    keeper = RunCheckpoint(tmp_path, MetricsTable(tmp_path / "metrics.csv"))
+    keeper.on_validation_end(trainer, None)
+    keeper.on_train_epoch_end(trainer, None)
+    assert sent == [Epoch(1, keeper.best)]
 
 
 @pytest.mark.parametrize(
