@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from bclightning import __version__
 from bclightning.cli.parser import TRAINED_NETWORK, Arguments, with_current_names, with_home
-from bclightning.cli.streams import ignore_broken_pipe, usable_streams
+from bclightning.cli.streams import ignore_broken_pipe, loading, usable_streams
 from bclightning.errors import MachineError, UserError, is_out_of_memory, nearest
 from bclightning.formatting import printable
 from bclightning.runs.interrupt import Interrupted
@@ -178,8 +179,9 @@ def _dispatch(words: list[str]) -> int:
         # Own modules in the current folder are found, after everything that is installed. Where a
         # run is opened, that waits until it is known to be the user's own.
         sys.path.append(os.getcwd())
-    module = importlib.import_module(f"bclightning.cli.{name}")
-    parser = make_parser(name, module)
+    with loading() if command.configures else contextlib.nullcontext():
+        module = importlib.import_module(f"bclightning.cli.{name}")
+        parser = make_parser(name, module)
     rest = [with_home(word) for word in with_current_names(rest)]
     if command.configures:
         from bclightning.runs.config import parse_words
@@ -244,6 +246,7 @@ def _say_how_to_resume(interruption: Interrupted) -> None:
         if interruption.epochs:
             done = f"{interruption.epochs} epochs are kept"
         print(
-            f"stopped; {done}; resume with: bcl fit --resume {interruption.folder}",
+            # The command has a line of its own, from which it can be copied whole.
+            f"stopped; {done}; resume with:\nbcl fit --resume {shlex.quote(str(interruption.folder))}",
             file=sys.stderr,
         )

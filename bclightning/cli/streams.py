@@ -6,6 +6,10 @@ import select
 import sys
 from collections.abc import Iterator
 
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+
 
 @contextlib.contextmanager
 def usable_streams() -> Iterator[None]:
@@ -59,3 +63,24 @@ def _stdout_closed() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+@contextlib.contextmanager
+def loading(what: str = "loading PyTorch ...") -> Iterator[None]:
+    """Show on a terminal that something slow begins, until it has ended; elsewhere nothing.
+
+    It goes to standard error, and takes nothing that others print.
+    """
+    console = Console(stderr=True)
+    if not console.is_interactive:
+        yield
+        return
+    with Live(
+        Spinner("dots", what),
+        console=console,
+        transient=True,
+        refresh_per_second=5,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ):
+        yield

@@ -1,13 +1,15 @@
 """What `bcl fit` and `bcl test` print at the end: results, size, time, and where to look."""
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bclightning.errors import UserError
 from bclightning.evaluation import EvaluationResult
-from bclightning.formatting import describe_score, duration, megabytes, printable, score
+from bclightning.formatting import describe_score, duration, megabytes, printable, score, short
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
 from bclightning.tracking.logger import how_to_look
@@ -59,22 +61,38 @@ def print_report(console: Console, record: RunRecord, folder: RunFolder) -> None
     rows.append(("time", duration(record.train_seconds)))
     rows.append(("size", describe_size(record)))
     rows.append(("run", str(folder.path)))
-    mode = record.wandb.get("mode")
-    if mode in ("online", "offline") and (folder.path / "wandb").is_dir():
-        rows.extend(("look", line) for line in how_to_look(folder.path, mode))
     width = max(len(label) for label, _ in rows)
-    for label, text in rows:
-        line = printable(f"{label:<{width}}  {text}")
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    lines = [f"{label:<{width}}  {text}" for label, text in rows]
+    mode = record.wandb.get("mode")
+    # Each command has a line of its own, from which it can be copied whole.
+    commands = []
+    if record.best_epoch is not None and record.split_sizes:
+        # It is known what images the network takes.
+        commands.append(f"bcl export {_short_name(folder)}")
+    if mode in ("online", "offline") and (folder.path / "wandb").is_dir():
+        commands += how_to_look(folder.path, mode)
+    if commands:
+        lines += ["", "next:", *commands]
+    for line in lines:
+        console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
+
+
+def _short_name(folder: RunFolder) -> str:
+    """A run's id where it finds the run from here, else its path, as a shell reads it."""
+    try:
+        found = RunFolder.find(folder.run_id).path.samefile(folder.path)
+    except (UserError, OSError):
+        found = False
+    return shlex.quote(folder.run_id if found else str(folder.path))
 
 
 def describe_size(record: RunRecord) -> str:
     """The size of the network in 32 bits and with one bit a binary weight."""
     total = record.binary_weights + record.real_weights
-    text = f"{total:,} parameters, {megabytes(record.float_bytes)} in fp32"
-    if record.binary_weights:
-        text += (
-            f"; {megabytes(record.packed_bytes)} with its {record.binary_weights:,} "
-            "binary weights in 1 bit each"
-        )
-    return text
+    full = f"{megabytes(record.float_bytes)} in fp32"
+    if not record.binary_weights:
+        return f"{short(total)} weights, {full}"
+    packed = megabytes(record.packed_bytes)
+    return (
+        f"{packed} with {short(record.binary_weights)} of {short(total)} weights in 1 bit, {full}"
+    )

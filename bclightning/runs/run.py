@@ -39,7 +39,7 @@ from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.interrupt import interruptible, interruption_of, stop_if_asked
 from bclightning.runs.late_layers import make_late_layers
 from bclightning.runs.metrics_csv import MetricsTable
-from bclightning.runs.notices import logger
+from bclightning.runs.notices import logger, opening_lines
 from bclightning.runs.parser_errors import lightning_errors
 from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
@@ -170,8 +170,9 @@ def _start(
         if threads is not None:
             torch.set_num_threads(threads)
         built = config.build()
+        chosen = False
         if threads is None and may_choose(config["trainer.accelerator"]):
-            _choose_threads(built)
+            chosen = _choose_threads(built)
         if isinstance(built.data, ImageDataModule):
             built.data.use_seeds(config["seed_everything"], seeding)
             # Before there is a folder: a run that has no data has nothing to remember.
@@ -187,6 +188,8 @@ def _start(
                 device = run.trainer.strategy.root_device
                 check_forward_pass(built.model.network, built.data, device)
             held.enter_context(_only_in_first_process(run.folder.claim))
+        if is_first_process():
+            run.say_what_it_is(chosen)
         return run.go()
 
 
@@ -209,10 +212,12 @@ def _is_finished(record: RunRecord, folder: RunFolder) -> bool:
     return True
 
 
-def _choose_threads(built: BuiltRun) -> None:
-    if suits_one_thread(built.model, built.data):
-        torch.set_num_threads(1)
-        logger.info("one thread, since more make steps this small no faster; --threads sets it")
+def _choose_threads(built: BuiltRun) -> bool:
+    """Compute on one thread where more make steps this small no faster; whether that is so."""
+    if not suits_one_thread(built.model, built.data):
+        return False
+    torch.set_num_threads(1)
+    return True
 
 
 def regularizer_of(model: nn.Module) -> str:
@@ -282,6 +287,12 @@ class _Run:
     def resumes(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return self.config.run is not None and self.checkpoint.last_path.exists()
+
+    def say_what_it_is(self, threads_chosen: bool) -> None:
+        """Say on what it computes, on what data, and what network."""
+        model = self.built.model
+        network = type(model.network if isinstance(model, Classifier) else model).__name__
+        logger.info(opening_lines(self.record, network, self.trainer.world_size, threads_chosen))
 
     def go(self) -> RunRecord:
         """Train, test, record and report, in a folder that no other process trains in."""

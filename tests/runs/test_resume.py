@@ -56,7 +56,7 @@ def test_ctrl_c_ends_in_order_too(folder, tiny, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", tiny, "--run_id", "r"])
     assert stopped.value.code == 130
-    assert "resume with: bcl fit --resume results/runs/digits/r" in capsys.readouterr().err
+    assert "resume with:\nbcl fit --resume results/runs/digits/r" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["before metrics", "before last", "before best", "testing"])

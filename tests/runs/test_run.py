@@ -1,6 +1,7 @@
 """A run from its command line to its record."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -39,6 +40,13 @@ def test_each_method_trains_and_is_judged(folder, tiny, capsys, method, judged, 
     assert record.test_value < 60  # chance is 90
     assert record.split_sizes == {"train": 1197, "val": 300, "test": 300}
     said = capsys.readouterr().out
+    device, data, network, *_ = said.splitlines()
+    assert re.fullmatch(r"device   cpu: .*, \d+ threads?( \(--threads for more\))?", device)
+    assert data == "data     digits: 1,197 training, 300 validation, 300 test images"
+    name = {"none": "no regularizer"}.get(method, method)
+    bits = "1,184 weights of 1 bit, 52 of 32 bits" if judged > REAL else "1,236 weights of 32 bits"
+    assert network == f"network  MLP, {name}: {bits}"
+    assert said.splitlines()[-1] == "bcl export r"
     for part in (
         f"{record.test_value:.2f} % *",
         "best epoch",

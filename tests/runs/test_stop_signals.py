@@ -107,7 +107,7 @@ def test_a_stop_ends_a_run_in_order_at_each_of_its_stages(folder, tiny, capsys, 
             main(words)
     number = signal.SIGINT if stage.startswith("bare") else signal.SIGTERM
     assert stopped.value.code == 128 + number
-    assert "resume with: bcl fit --resume results/runs/digits/r" in capsys.readouterr().err
+    assert "resume with:\nbcl fit --resume results/runs/digits/r" in capsys.readouterr().err
     record = json.loads((RUN / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("interrupted", number.name)
     if stage == "bare except":
