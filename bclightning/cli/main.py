@@ -245,8 +245,6 @@ def _say_how_to_resume(interruption: Interrupted) -> None:
         done = "no epoch is finished yet"
         if interruption.epochs:
             done = f"{interruption.epochs} epochs are kept"
-        print(
-            # The command has a line of its own, from which it can be copied whole.
-            f"stopped; {done}; resume with:\nbcl fit --resume {shlex.quote(str(interruption.folder))}",
-            file=sys.stderr,
-        )
+        print(f"stopped; {done}; resume with:", file=sys.stderr)
+        # On a line of its own, from which it can be copied whole.
+        print(f"bcl fit --resume {shlex.quote(str(interruption.folder))}", file=sys.stderr)

@@ -1,13 +1,11 @@
 """What `bcl fit` and `bcl test` print at the end: results, size, time, and where to look."""
 
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bclightning.errors import UserError
 from bclightning.evaluation import EvaluationResult
 from bclightning.formatting import describe_score, duration, megabytes, printable, score, short
 from bclightning.runs.folder import RunFolder
@@ -68,22 +66,13 @@ def print_report(console: Console, record: RunRecord, folder: RunFolder) -> None
     commands = []
     if record.best_epoch is not None and record.split_sizes:
         # It is known what images the network takes.
-        commands.append(f"bcl export {_short_name(folder)}")
+        commands.append(f"bcl export {folder.shell_name}")
     if mode in ("online", "offline") and (folder.path / "wandb").is_dir():
         commands += how_to_look(folder.path, mode)
     if commands:
         lines += ["", "next:", *commands]
     for line in lines:
         console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
-
-
-def _short_name(folder: RunFolder) -> str:
-    """A run's id where it finds the run from here, else its path, as a shell reads it."""
-    try:
-        found = RunFolder.find(folder.run_id).path.samefile(folder.path)
-    except (UserError, OSError):
-        found = False
-    return shlex.quote(folder.run_id if found else str(folder.path))
 
 
 def describe_size(record: RunRecord) -> str:

@@ -46,6 +46,7 @@ from bclightning.runs.origin import signed
 from bclightning.runs.parser_errors import format_parser_error, lightning_errors
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
 from bclightning.runs.slurm import environment_plugins
+from bclightning.runs.warm_start import run_named_by, settings_of
 from bclightning.storage import home_expanded, write_text
 from bclightning.tracking.mode import WandbOptions
 from bclightning.training import BinaryConnect
@@ -59,6 +60,8 @@ TRAINER_DEFAULTS = {
 }
 
 DEFAULT_MODEL = "bclightning.Classifier"
+
+_WARM_START = "--warm_start"
 
 # What the parser writes in place of a value that it cannot write.
 _NOT_WRITTEN = "Unable to serialize instance"
@@ -86,7 +89,9 @@ class RunOptions:
         run_id: Name of the run and its folder; made of data, regularizer, seed and time if left
             out.
         runs_dir: Folder of all runs: a run lies in RUNS_DIR/EXPERIMENT/RUN_ID.
-        warm_start: Checkpoint of a float or a binary network that the first weights come from.
+        warm_start: What the first weights come from: a checkpoint of a float or a binary network,
+            or a run, whose last weights are meant. On the command line a run's settings are taken
+            too, and other options change them.
         monitor: Logged validation metric that chooses the best epoch.
         monitor_mode: Whether the lowest (min) or the highest value (max) of it is the best.
         test_metric: Metric that the test step logs and tables show; the monitored one with test in
@@ -173,6 +178,19 @@ class NamedRun(argparse.Action):
         _merge(parser, cfg, content)
 
 
+class WarmStart(argparse.Action):
+    """An argument that names what a new run starts from: a run's settings are taken too."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Merge the settings of the run, if it is one, into the configuration so far."""
+        folder = run_named_by(values)
+        if folder is not None:
+            _merge(parser, cfg, settings_of(folder))
+        setattr(cfg, self.dest, values)
+
+
 # What is left when the parser comes to the end of a command line.
 _parsing: ContextVar[contextlib.ExitStack] = ContextVar("parsing")
 
@@ -229,7 +247,14 @@ def make_run_parser(prog: str = "bcl", description: str = "") -> LightningArgume
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    parser.add_class_arguments(RunOptions, None)
+    parser.add_class_arguments(RunOptions, None, skip={"warm_start"})
+    parser.add_argument(
+        _WARM_START,
+        metavar="RUN",
+        action=WarmStart,
+        help="What the first weights come from: a checkpoint, or a run, whose settings are taken "
+        "too, and changed by other options.",
+    )
     parser.add_class_arguments(WandbOptions, "wandb")
     parser.add_class_arguments(RunPurpose, "purpose")
     parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
@@ -256,6 +281,12 @@ def parse_words(
         finder.add_argument(run_option, dest="run", action="append", default=[])
         found, words = finder.parse_known_args(list(words))
         words = [word for run in found.run for word in (run_option, run)] + words
+    if any(word.partition("=")[0] == _WARM_START for word in words):
+        # Before all that changes its settings.
+        finder = _OneOption(add_help=False, allow_abbrev=False)
+        finder.add_argument(_WARM_START, dest="start")
+        found, words = finder.parse_known_args(list(words))
+        words = [f"{_WARM_START}={found.start}", *words]
     if any(word.partition("=")[0] == OPTION for word in words):
         # Before the run, wherever it stands.
         finder = _OneOption(add_help=False, allow_abbrev=False)

@@ -59,6 +59,15 @@ class RunFolder:
         return self.path.name
 
     @property
+    def shell_name(self) -> str:
+        """What to call the run on a command line: its id where that finds it, else its path."""
+        try:
+            found = RunFolder.find(self.run_id).path.samefile(self.path)
+        except (UserError, OSError):
+            found = False
+        return shlex.quote(self.run_id if found else str(self.path))
+
+    @property
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"

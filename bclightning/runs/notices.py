@@ -6,6 +6,8 @@ INFO, which a program shows as it likes: ``logging.basicConfig(level=logging.INF
 
 import logging
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from bclightning.formatting import printable
 from bclightning.runs.record import RunRecord
@@ -67,9 +69,16 @@ def opening_lines(record: RunRecord, network: str, devices: int = 1, chosen: boo
     bits = f"{record.real_weights:,} weights of 32 bits"
     if record.binary_weights:
         bits = f"{record.binary_weights:,} weights of 1 bit, {record.real_weights:,} of 32 bits"
-    lines = (
+    lines = [
         ("device", device),
         ("data", f"{record.data}: {splits} images" if splits else record.data),
         ("network", f"{network}, {regularizer}: {bits}"),
-    )
+    ]
+    if record.warm_start:
+        lines.append(("weights", f"of {_origin(record.warm_start)}"))
     return "\n".join(f"{label:<7}  {printable(text)}" for label, text in lines)
+
+
+def _origin(warm_start: Mapping[str, Any]) -> str:
+    run = str(warm_start.get("run_id") or "a checkpoint")
+    return f"{run} after epoch {warm_start['epoch'] + 1}" if "epoch" in warm_start else run

@@ -1,8 +1,10 @@
 """A trained network rebuilt from its configuration and a checkpoint."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
@@ -12,6 +14,7 @@ from bclightning.runs.config import RunConfig
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.late_layers import make_late_layers
 from bclightning.runs.record import RunRecord
+from bclightning.runs.warm_start import last_checkpoint, run_named_by
 from bclightning.training import Classifier
 from bclightning.vocabulary import TEST_ERROR
 
@@ -92,17 +95,21 @@ def reported_metric(config: RunConfig, model: LightningModule) -> str:
     return str(config["test_metric"] or config["monitor"].replace("val", "test", 1))
 
 
-def load_weights(model: LightningModule, path: str | Path) -> None:
+def load_weights(model: LightningModule, path: str | Path) -> dict[str, Any]:
     """Load the weights of a Lightning checkpoint into a model.
 
     Args:
         model: The model; a `Classifier` also takes the weights of a bare network.
         path: Path of the checkpoint.
 
+    Returns:
+        The whole checkpoint.
+
     Raises:
         UserError: The file is not a checkpoint, or it belongs to another network.
     """
-    state = load_checkpoint(path)["state_dict"]
+    checkpoint = load_checkpoint(path)
+    state = checkpoint["state_dict"]
     bare = not any(str(key).startswith("network.") for key in state)
     if isinstance(model, Classifier) and bare:
         state = {f"network.{key}": value for key, value in state.items()}
@@ -113,3 +120,34 @@ def load_weights(model: LightningModule, path: str | Path) -> None:
         raise UserError(
             f"the checkpoint {path} belongs to another network: {' '.join(lines[1:2] or lines)}"
         ) from error
+    return checkpoint
+
+
+def load_first_weights(model: LightningModule, start: str) -> dict[str, Any]:
+    """Load a run's first weights.
+
+    Args:
+        model: The model.
+        start: Path of a checkpoint, folder of a run, whose last epoch is meant, or its id below
+            ``results/runs``.
+
+    Returns:
+        Where they come from, for the record: ``sha256`` of the checkpoint, the ``epoch`` that it
+        was written at the end of, counted from 0, and, where it lies in a run's folder, that run's
+        ``run_id`` and ``experiment``.
+
+    Raises:
+        UserError: There is no such checkpoint, or it belongs to another network.
+    """
+    folder = run_named_by(start)
+    path = Path(start) if folder is None else last_checkpoint(folder)
+    checkpoint = load_weights(model, path)
+    with path.open("rb") as file:
+        origin: dict[str, Any] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    if isinstance(checkpoint.get("epoch"), int):
+        origin["epoch"] = checkpoint["epoch"]
+    record = RunFolder(path.absolute().parent.parent).record
+    if record.is_file():
+        of_run = RunRecord.read(record)
+        origin |= {"run_id": of_run.run_id, "experiment": of_run.experiment}
+    return origin

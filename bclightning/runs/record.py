@@ -41,6 +41,13 @@ class _Code(TypedDict):
     dirty: bool
 
 
+class _WarmStart(TypedDict):
+    sha256: str
+    epoch: NotRequired[int]
+    run_id: NotRequired[str]
+    experiment: NotRequired[str]
+
+
 class _Part(TypedDict):
     started: str
     versions: dict[str, str]
@@ -83,6 +90,8 @@ class RunRecord:
         versions: Versions of this package, of Python and of the libraries.
         git: Commit and dirty flag of the code, ``None`` outside a repository.
         machine: Device, processor and threads.
+        warm_start: Where the first weights come from, if they were not drawn: ``sha256`` and
+            ``epoch`` of the checkpoint, ``run_id`` and ``experiment`` of the run that wrote it.
         parts: For a run that was resumed: start, versions, code and machine of each later part that
             differs in them from the part before it.
         wandb: Mode and id of the W&B run.
@@ -127,6 +136,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     git: Annotated[dict[str, Any] | None, _Code | None] = None
     machine: dict[str, Any] = field(default_factory=dict)
+    warm_start: Annotated[dict[str, Any] | None, _WarmStart | None] = None
     parts: Annotated[list[dict[str, Any]], list[_Part]] = field(default_factory=list)
     wandb: dict[str, str] = field(default_factory=dict)
     started: str = ""
@@ -184,6 +194,7 @@ class RunRecord:
         if any(last[key] != value for key, value in here.items()):
             self.parts.append({"started": self.started, **here})
         self.started = before.started
+        self.warm_start = before.warm_start
         self.versions, self.git, self.machine = before.versions, before.git, before.machine
 
     def check(self, where: str) -> None:

@@ -1,8 +1,10 @@
 """One run, from its configuration to its record."""
 
 import contextlib
+import json
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -43,7 +45,7 @@ from bclightning.runs.notices import logger, opening_lines
 from bclightning.runs.parser_errors import lightning_errors
 from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
-from bclightning.runs.rebuild import load_weights, reported_metric
+from bclightning.runs.rebuild import load_first_weights, load_weights, reported_metric
 from bclightning.runs.record import RunRecord
 from bclightning.runs.slurm import environment_plugins
 from bclightning.runs.threads import (
@@ -61,6 +63,9 @@ from bclightning.vocabulary import Status
 
 # Tells the processes that Lightning starts for further devices which folder the first one made.
 FOLDER_VARIABLE = "BCL_RUN_FOLDER"
+
+# Options that say what a run is called and where it lies.
+_NAMES = ("--run_id", "--experiment", "--runs_dir")
 
 
 def fit(
@@ -181,7 +186,7 @@ def _start(
         run = _Run(config, built, callbacks, epochs, seeding, before)
         if config["warm_start"] and not run.resumes:
             # Later on its file is not needed, and may be gone.
-            load_weights(built.model, config["warm_start"])
+            run.record.warm_start = load_first_weights(built.model, config["warm_start"])
         if config.run is None:
             # Not before everything that can be checked is checked.
             if isinstance(built.data, ImageDataModule) and isinstance(built.model, Classifier):
@@ -209,6 +214,8 @@ def _is_finished(record: RunRecord, folder: RunFolder) -> bool:
     if record.status != "finished":
         return False
     logger.info("the run %s is finished, and stays as it is", folder.path)
+    logger.info("to train its weights further, for as many epochs as you say, in a new run:")
+    logger.info("bcl fit --warm_start %s --trainer.max_epochs N", folder.shell_name)
     return True
 
 
@@ -569,8 +576,30 @@ def _folder_of(config: RunConfig) -> RunFolder:
 
 
 def _refuse_changes(config: RunConfig) -> None:
-    for option in config.changed:
+    if config.run is None or not config.changed:
+        return
+    first, *_ = [option for option in config.changed if option not in _NAMES] or config.changed
+    if first in _NAMES:
         raise UserError(
-            f"{option} cannot change when a run is resumed, since it would be another run; "
-            "start a new one, or leave it out"
+            f"{first} cannot change when a run is resumed, since it keeps its name and its folder; "
+            "leave it out"
         )
+    reason = "since it would be another run"
+    if first == "--trainer.max_epochs":
+        reason = "since schedules, such as the learning rate's, depend on it"
+    settings = config.plain()
+    options = " ".join(f"{option} {_value_of(settings, option)}" for option in config.changed)
+    raise UserError(
+        f"{first} cannot change when a run is resumed, {reason}; to train its weights further in a "
+        f"new run: bcl fit --warm_start {config.run.shell_name} {options}"
+    )
+
+
+def _value_of(settings: Mapping[str, Any], option: str) -> str:
+    """An option's value as a shell reads it."""
+    value: Any = settings
+    for name in option.removeprefix("--").split("."):
+        if name not in value and "init_args" in value:
+            value = value["init_args"]
+        value = value[name]
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
