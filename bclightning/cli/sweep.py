@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import shlex
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
+from bclightning.cli.streams import loading
 from bclightning.errors import UserError
 from bclightning.runs.origin import definition_is_code, find_own_modules
 from bclightning.sweep import running
@@ -99,20 +101,23 @@ def run(options: argparse.Namespace) -> int:
     if options.allow_code or definition_is_code(options.definition):
         find_own_modules()
     places = {"data.root": options.root, "wandb.mode": options.wandb}
-    running.sweep(
-        options.definition,
-        jobs=options.jobs,
-        threads=options.threads,
-        storage=storage,
-        runs_dir=options.runs_dir,
-        options={key: value for key, value in places.items() if value is not None},
-        heartbeat=options.heartbeat,
-        view=LiveView(console),
-        allow_code=options.allow_code,
-    )
+    with contextlib.ExitStack() as shown:
+        shown.enter_context(loading())
+        running.sweep(
+            options.definition,
+            jobs=options.jobs,
+            threads=options.threads,
+            storage=storage,
+            runs_dir=options.runs_dir,
+            options={key: value for key, value in places.items() if value is not None},
+            heartbeat=options.heartbeat,
+            view=LiveView(console, shown.close),
+            allow_code=options.allow_code,
+        )
     failed = _print_state(console, definition, storage)
-    folder = Path(options.runs_dir) / definition.name
-    console.print(f"compare: bcl compare {folder}", highlight=False, soft_wrap=True)
+    folder = shlex.quote(str(Path(options.runs_dir) / definition.name))
+    for line in ("", "next:", f"bcl compare {folder}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if failed else 0
 
 

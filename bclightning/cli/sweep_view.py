@@ -1,15 +1,17 @@
 """What `bcl sweep` prints of a sweep's state, while it runs and at the end."""
 
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from bclightning.formatting import printable
-from bclightning.sweep.monitor import score_text
+from bclightning.sweep.monitor import value_text
 from bclightning.sweep.studies import Studies
-from bclightning.sweep.view import View, failures, progress, table, time_left
+from bclightning.sweep.view import View, failures, progress, running_table, table, time_left
 
 # Least time between two drawings, since each reads the storage.
 REDRAW_SECONDS = 1.0
@@ -20,20 +22,24 @@ class LiveView(View):
 
     Args:
         console: Console to print to.
+        begin: Called before anything is printed, as to clear what is shown until then.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, begin: Callable[[], object] = lambda: None) -> None:
         self._console = console
+        self._begin = begin
         self._studies: Studies | None = None
         self._jobs = 1
         self._drawn = 0.0
         self._live: Live | None = None
-        self._epochs: dict[str, str] = {}
+        # Values and progress of what this process runs, by name.
+        self._runs: dict[str, tuple[Mapping[str, Any], str]] = {}
 
     def start(self, studies: Studies, jobs: int) -> None:
         """Open the view."""
+        self._begin()
         self._studies, self._jobs = studies, jobs
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
             self.refresh()
@@ -43,15 +49,20 @@ class LiveView(View):
         if self._live is not None:
             self._live.stop()
 
+    def running(self, run_id: str, settings: Mapping[str, Any]) -> None:
+        """Show a run and its settings until it ends."""
+        self._runs[run_id] = (settings, "")
+
     def epoch(self, run_id: str, number: int, value: float) -> None:
         """Show a run's last epoch."""
         if self._studies is not None:
-            score = score_text(self._studies.monitor.metric, value)
-            self._epochs[run_id] = f"{run_id}  epoch {number}  {score}"
+            settings, _ = self._runs.get(run_id, ({}, ""))
+            shown = value_text(self._studies.monitor.metric, value)
+            self._runs[run_id] = (settings, f"epoch {number}  {shown}")
 
     def event(self, run_id: str, what: str) -> None:
         """Print an event, with the time left where no live table shows it."""
-        self._epochs.pop(run_id, None)
+        self._runs.pop(run_id, None)
         line = Text(f"{run_id}: {printable(what)}")
         if self._live is None and self._studies is not None:
             left = time_left(progress(self._studies), self._jobs)
@@ -60,6 +71,7 @@ class LiveView(View):
 
     def notice(self, sentence: str) -> None:
         """Print what is waited for."""
+        self._begin()
         self._console.print(Text(sentence), highlight=False, soft_wrap=True)
 
     def refresh(self) -> None:
@@ -71,10 +83,9 @@ class LiveView(View):
         self._drawn = time.monotonic()
         arms = progress(self._studies)
         state = table(self._studies.definition.name, arms, self._studies.monitor)
-        lines = list(self._epochs.values())
-        if left := time_left(arms, self._jobs):
-            lines.append(f"time left: {left}")
-        self._live.update(Group(state, *map(Text, lines)), refresh=True)
+        left = time_left(arms, self._jobs)
+        lines = [Text(f"time left: {left}")] if left else []
+        self._live.update(Group(state, running_table(self._runs), *lines), refresh=True)
 
 
 def print_state(console: Console, studies: Studies) -> bool:
@@ -85,6 +96,9 @@ def print_state(console: Console, studies: Studies) -> bool:
     """
     arms = progress(studies)
     console.print(table(studies.definition.name, arms, studies.monitor))
+    running = {name: settings for arm in arms for name, settings in arm.running.items()}
+    if running:
+        console.print(running_table({name: (values, "") for name, values in running.items()}))
     left = time_left(arms)
     if left and not studies.finished():
         console.print(f"time left: {left}", highlight=False)

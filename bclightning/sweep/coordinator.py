@@ -26,6 +26,7 @@ from bclightning.formatting import duration
 from bclightning.runs.allowed_code import AllowedCode
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
+from bclightning.sweep.chosen import settings_in_words
 from bclightning.sweep.messages import (
     Busy,
     Done,
@@ -266,7 +267,12 @@ class Coordinator:
             files=self._files,
         )
         if self._send(worker, request):
-            self._view.event(claimed.run_id, "resumes" if resumes else "starts")
+            settings = {key: claimed.options[key] for key in self._studies.definition.space}
+            begins = "resumes" if resumes else "starts"
+            self._view.event(
+                claimed.run_id, ", ".join(filter(None, (begins, settings_in_words(settings))))
+            )
+            self._view.running(claimed.run_id, settings)
 
     def _send(self, worker: _Worker, message: object) -> bool:
         """Send a message to a worker; false if the worker is dead."""

@@ -202,7 +202,7 @@ class Studies:
                     # A claim is a sign too, at the very moment that it is won.
                     sign = optuna_private.sign_of_life(trial)
                     signs[key] = f"{sign} {trial.datetime_start}"
-                    runs[key] = self._run_id(arm, stage, trial)
+                    runs[key] = self.run_id(arm, stage, trial)
         silent = self._watch.look(signs)
         for key, run_id in runs.items():
             # A worker may live on without its coordinator's signs, where that one is frozen.
@@ -451,7 +451,7 @@ class Studies:
     def _key(self, study: optuna.Study, number: int) -> int:
         return optuna_private.trial_id(self.storage.optuna, study, number)
 
-    def _run_id(self, arm: str, stage: SweepStage, trial: FrozenTrial) -> str:
+    def run_id(self, arm: str, stage: SweepStage, trial: FrozenTrial) -> str:
         """The name of a trial's run."""
         name = f"{self.definition.name}-{arm}"
         if stage == "final":
@@ -500,7 +500,7 @@ class Studies:
             "purpose.trial": number,
             "purpose.sweep_id": _sweep_id(study) or "",
             "experiment": definition.name,
-            "run_id": self._run_id(arm, stage, frozen),
+            "run_id": self.run_id(arm, stage, frozen),
         }
 
     @_patient

@@ -114,6 +114,9 @@ def test_a_worker_that_dies_while_it_waits_for_the_decision_is_replaced(swept, m
     monkeypatch.setattr(Studies, "report", late)
     said, trials = swept()
     assert said.count("its worker died; it will be resumed") == 1
+    # Each line says what the search gave the trial.
+    rate = f"{trials[0].params['model.learning_rate']:.4g}"
+    assert said.count(f"t000: starts, learning_rate={rate}") == 2
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
 
 
