@@ -40,7 +40,7 @@ def test_its_first_two_commands_are_the_promised_ones():
 
 def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow(folder, capsys):
     main(shlex.split(COMMANDS[0])[1:])
-    (record_path,) = folder.glob("results/runs/digits/*/run.json")
+    (record_path,) = folder.glob("results/runs/digits-fit/*/run.json")
     record = RunRecord.read(record_path)
     assert record.test_value <= 4
     assert record.evaluation == {"weights": "binary", "batch_norm": "as trained"}

@@ -85,7 +85,8 @@ class RunOptions:
     """Options of a run that are neither Lightning's nor a class's.
 
     Args:
-        experiment: Name of the group of runs; the name of the data set if left out.
+        experiment: Name of the group of runs and of its folder; the name of the data set and -fit
+            if left out, as a sweep has a folder of its own.
         run_id: Name of the run and its folder; made of data, regularizer, seed and time if left
             out.
         runs_dir: Folder of all runs: a run lies in RUNS_DIR/EXPERIMENT/RUN_ID.

@@ -39,17 +39,24 @@ _LOSS_WIDTH = 14
 class _TwoColumns(ProgressColumn):
     """A column that shows one thing in the row of epochs and another in that of batches."""
 
-    def __init__(self, epochs: ProgressColumn, batches: str, width: int) -> None:
+    def __init__(
+        self,
+        epochs: TimeElapsedColumn | TimeRemainingColumn,
+        batches: str,
+        width: int,
+        suffix: str = "",
+    ) -> None:
         # What does not fit shortens the bars, and never itself.
         super().__init__(Column(justify="right", no_wrap=True, min_width=width))
         self._epochs = epochs
         self._batches = batches
+        self._suffix = suffix
 
-    def render(self, task: Task) -> RenderableType:
+    def render(self, task: Task) -> Text:
         """The cell of a row."""
         if self._batches in task.fields:
             return Text(task.fields[self._batches])
-        return self._epochs.render(task)
+        return self._epochs.render(task).append(self._suffix)
 
 
 class _Bars(Progress):
@@ -125,7 +132,7 @@ class RunProgress(ProgressBar):
             BarColumn(None),
             MofNCompleteColumn(table_column=Column(justify="right", no_wrap=True)),
             _TwoColumns(TimeElapsedColumn(), "rate", _TIME_WIDTH),
-            _TwoColumns(TimeRemainingColumn(), "loss", _LOSS_WIDTH),
+            _TwoColumns(TimeRemainingColumn(), "loss", _LOSS_WIDTH, " left"),
             console=self._console,
             auto_refresh=False,
             expand=True,

@@ -550,7 +550,9 @@ def _set_names(config: RunConfig, built: BuiltRun, before: RunRecord | None) -> 
     Raises:
         UserError: A name could not be that of a folder, so that the record could not be read again.
     """
-    experiment = config["experiment"] or (before and before.experiment) or data_name(built.data)
+    # Not the bare name of the data set, which its sweep may have.
+    default = f"{data_name(built.data)}-fit"
+    experiment = config["experiment"] or (before and before.experiment) or default
     run_id = config["run_id"] or (before and before.run_id)
     if not run_id and config.run is not None:
         run_id = config.run.path.resolve().name

@@ -47,7 +47,7 @@ def settings_of(folder: RunFolder) -> dict[str, Any]:
             f"give --config, and take its weights with --warm_start {last_checkpoint(folder)}"
         )
     kept = {key: value for key, value in content.items() if key not in _ITS_OWN}
-    if (content.get("purpose") or {}).get("stage", "train") != "train":
+    if (folder.path.parent / "sweep.yaml").exists():
         # A sweep's folder is for the sweep's own runs.
         kept["experiment"] = None
     arguments = (content.get("data") or {}).get("init_args") or {}

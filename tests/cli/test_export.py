@@ -134,14 +134,14 @@ def test_a_whitened_run_s_graph_takes_raw_pixels_too(folder, cifar10_root, monke
     (folder / "white.yaml").write_text(WHITENED)
     main(["fit", "--config", "white.yaml", "--run_id", "white", "--runs_dir", "runs"])
     capsys.readouterr()
-    main(["export", "runs/cifar10/white", "--format", "onnx"])
+    main(["export", "runs/cifar10-fit/white", "--format", "onnx"])
     said = capsys.readouterr().out
     (beside,) = folder.glob("white.onnx.*.data")
     assert beside.name in said
     assert beside.stat().st_size == 4 * (3072 * 3072 + 3072)
     assert "raw pixels from 0 to 255, uint8 (batch, 3, 32, 32), RGB" in said
     measured, metadata = raw_error("white.onnx", CIFAR10())
-    recorded = RunRecord.read(folder / "runs" / "cifar10" / "white" / "run.json").tested_with(
+    recorded = RunRecord.read(folder / "runs" / "cifar10-fit" / "white" / "run.json").tested_with(
         "binary", "as trained"
     )
     assert measured == pytest.approx(recorded, abs=100 / 40 + 1e-9)

@@ -166,7 +166,9 @@ def test_each_recipe_trains_on_small_files_of_its_kind(folder, request, recipe, 
     where = ["--data.root", str(root), "--run_id", "r", "--wandb.mode", "disabled"]
     what = ["--trainer.max_epochs", "1", "--data.batch_size", "20", *small]
     main(["fit", "--config", recipe, *where, *what, "--model.network.regularizer", "stochastic"])
-    assert (folder / "results" / "runs" / recipe / "r" / "checkpoints" / "best.ckpt").exists()
+    assert (
+        folder / "results" / "runs" / f"{recipe}-fit" / "r" / "checkpoints" / "best.ckpt"
+    ).exists()
 
 
 def run_python(code: str) -> str:

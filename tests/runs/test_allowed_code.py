@@ -452,7 +452,7 @@ OWN = {
     "wandb.mode": "disabled",
     "run_id": "r",
 }
-OWN_RUN = "results/runs/table/r"
+OWN_RUN = "results/runs/table-fit/r"
 
 
 def test_a_run_made_here_stays_code_wherever_it_is_moved(folder, capsys):

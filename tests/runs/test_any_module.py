@@ -19,7 +19,7 @@ from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.rebuild import rebuild
 from bclightning.runs.record import RunRecord
 
-RUNS = "results/runs/table"
+RUNS = "results/runs/table-fit"
 
 OWN = {
     "model": {"class_path": "own_modules.Regression"},

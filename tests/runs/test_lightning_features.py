@@ -37,7 +37,7 @@ def test_a_rate_that_falls_on_a_plateau_does_so_in_a_resumed_run(folder):
     """Its step is the last thing of an epoch, after the checkpoint."""
     words = ["fit", "--model", "own_modules.OnPlateau", "--data", "own_modules.Table"]
     words += ["--monitor", "val_loss", "--wandb.mode", "disabled", "--trainer.max_epochs", "4"]
-    runs = folder / "results/runs/table"
+    runs = folder / "results/runs/table-fit"
     main([*words, "--run_id", "whole"])
     stop_in_the_second_epoch(*words, "--run_id", "stopped")
     main(["fit", "--resume", str(runs / "stopped")])

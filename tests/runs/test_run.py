@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from bclightning.cli.main import main
 from bclightning.evaluation import default_evaluation
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.record import RunRecord
+from bclightning.sweep.definition import Definition
+from bclightning.sweep.running import default_storage
 
 REAL = {("real", "as trained"), ("real", "re-estimated")}
 BINARY = {("binary", "as trained"), ("binary", "re-estimated")}
@@ -63,6 +66,23 @@ def test_pixels_dropped_besides_make_no_other_method(folder, tiny):
         assert (
             RunRecord.read(folder / f"results/runs/digits/{method}/run.json").regularizer == method
         )
+
+
+def test_runs_by_hand_are_kept_apart_from_the_sweep_of_their_data(folder, tiny):
+    """A sweep is named digits, as its definition is, and its folder is what is compared."""
+    content = yaml.safe_load(Path(tiny).read_text())
+    del content["experiment"]
+    Path("digits.yaml").write_text(yaml.safe_dump(content))
+    words = ["fit", "--config", "./digits.yaml", "--trainer.max_epochs", "1", "--run_id"]
+    main([*words, "r"])
+    main([*words, "named", "--experiment", "digits"])
+    runs = Path("results/runs")
+    found = {str(path.parent.relative_to(runs)) for path in runs.glob("*/*/run.json")}
+    assert found == {"digits-fit/r", "digits/named"}
+    assert RunRecord.read(runs / "digits-fit/r/run.json").experiment == "digits-fit"
+    # Named by hand, and so by runs of older versions, it stays.
+    main(["fit", "--resume", "named"])
+    assert default_storage(Definition.load("digits"), runs).endswith("digits/storage.db")
 
 
 def test_the_epoch_with_the_best_validation_error_is_the_one_that_is_tested(folder, tiny):
@@ -238,7 +258,7 @@ def own(folder, monkeypatch):
 
 def test_a_network_and_data_of_the_users_own(folder, own):
     main(["fit", "--config", "own.yaml", "--run_id", "r"])
-    record = RunRecord.read(folder / "results/runs/data/r/run.json")
+    record = RunRecord.read(folder / "results/runs/data-fit/r/run.json")
     assert record.regularizer == "deterministic"
     assert record.binary_weights == 16 * 6
     assert record.evaluation == {"weights": "binary", "batch_norm": "as trained"}
@@ -249,7 +269,7 @@ def test_data_without_a_test_are_trained_on_and_not_tested(folder, own, capsys, 
     own.write_text(own.read_text().replace("= test_dataloader", ""))
     main(["fit", "--config", "own.yaml", "--run_id", "r", "--trainer.max_epochs", "2"])
     assert "no test: Data has no test_dataloader" in capsys.readouterr().out
-    record = RunRecord.read(folder / "results/runs/data/r/run.json")
+    record = RunRecord.read(folder / "results/runs/data-fit/r/run.json")
     assert (record.status, record.test) == ("finished", [])
     assert record.best_score is not None
     assert "Data has no test_dataloader; define one" in refused("test", "--run", "r")

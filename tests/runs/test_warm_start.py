@@ -100,12 +100,12 @@ def test_other_options_change_the_settings_wherever_they_stand(trained, tiny):
         words = [*words, *([tiny] if words[-1] == "--config" else [])]
         config = settings(words)
         assert config["run_id"] is None
-        assert config["experiment"] == "tried"
         if "--config" in words:
             # It has the last word, as options have.
             assert (config["model.learning_rate"], config["trainer.max_epochs"]) == (0.01, 3)
         else:
             assert (config["model.learning_rate"], config["seed_everything"]) == (0.02, 7)
+            assert config["experiment"] == "tried"
 
 
 def test_a_checkpoint_gives_weights_alone(trained, tiny):
@@ -119,6 +119,7 @@ def test_a_run_of_a_sweep_is_not_trained_further_in_the_sweeps_folder(trained):
     content = yaml.safe_load(path.read_text())
     content["purpose"] = {"stage": "final", "arm": "none", "trial": 1, "sweep_id": "k1"}
     path.write_text(signed(yaml.safe_dump(content)))
+    (trained / "sweep.yaml").touch()
     config = settings(["--warm_start", "r"])
     assert config["experiment"] is config["purpose.arm"] is config["purpose.sweep_id"] is None
     assert config["purpose.stage"] == "train"
