@@ -169,7 +169,7 @@ def table(name: str, arms: Sequence[ArmProgress], monitor: Monitor) -> Table:
     best = "best val." if monitor.metric == VAL_ERROR else f"best {monitor.metric}"
     columns: list[tuple[str, list[str]]] = [
         ("trials", [f"{a.done + a.pruned}/{a.trials}" if a.trials else "" for a in arms]),
-        ("running", [str(len(arm.running) or "") for arm in arms]),
+        ("active", [str(len(arm.running) or "") for arm in arms]),
         ("failed", [str(arm.failed or "") for arm in arms]),
         ("pruned", [str(arm.pruned or "") for arm in arms]),
         (best, ["" if a.best is None else value_text(monitor.metric, a.best) for a in arms]),

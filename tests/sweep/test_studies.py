@@ -158,7 +158,7 @@ def test_a_metric_may_be_maximized(storage):
         assert studies.monitor == accuracy
         columns = table("drawn", [arm], studies.monitor).columns
         headings = [str(column.header) for column in columns]
-        assert headings == ["arm", "trials", "running", "best val/acc", "chosen", "final"]
+        assert headings == ["arm", "trials", "active", "best val/acc", "chosen", "final"]
     finally:
         studies.close()
     (kept,) = optuna.load_study(study_name="drawn-none-tune", storage=storage).metric_names

@@ -114,6 +114,7 @@ def test_the_settings_of_what_runs_and_of_what_was_chosen_are_shown(tmp_path, mo
                 shown = said(lambda console: print_state(console, studies))
                 assert f"{claimed.run_id}  learning_rate={rate:.4g}" in shown
                 assert "best so far" in shown
+                assert f"│ learning_rate={chosen['none']:.4g} │" in shown
             record = RunRecord(claimed.run_id, "digits", claimed.arm, "digits", 0)
             record.status, record.best_score = "finished", float(number)
             studies.finish(claimed, record)
