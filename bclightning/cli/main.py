@@ -15,8 +15,9 @@ from typing import Any
 from bclightning import __version__
 from bclightning.cli.parser import TRAINED_NETWORK, Arguments, with_current_names, with_home
 from bclightning.cli.streams import ignore_broken_pipe, loading, usable_streams
-from bclightning.errors import MachineError, UserError, is_out_of_memory, nearest
+from bclightning.errors import MachineError, UserError, is_out_of_memory
 from bclightning.formatting import printable
+from bclightning.runs.hints import suggest_command
 from bclightning.runs.interrupt import Interrupted
 from bclightning.storage import DiskFullError, full_disk, machine_fault
 
@@ -28,6 +29,7 @@ class Command:
     Attributes:
         examples: What it is for, each with a command line.
         configures: Whether its options are those of a run's configuration.
+        own: Class whose arguments are options of the command alone.
         run_option: Option that names a run, wherever it stands on the line.
         subject: What the command must be told, where it can do nothing without a word.
     """
@@ -35,6 +37,7 @@ class Command:
     examples: tuple[tuple[str, str], ...]
     configures: bool = False
     run_option: str | None = None
+    own: str | None = None
     subject: str | None = None
 
 
@@ -46,23 +49,42 @@ COMMANDS = {
         ),
         configures=True,
         run_option="--resume",
+        own="bclightning.cli.fit.FitOptions",
+        subject="a recipe or a file with --config, as bcl fit --config digits.yaml",
     ),
     "validate": Command(
-        (("errors on validation:", "bcl validate RUN"),), True, "--run", TRAINED_NETWORK
+        (("errors on validation:", "bcl validate RUN"),),
+        configures=True,
+        run_option="--run",
+        own="bclightning.cli.evaluate.EvaluateOptions",
+        subject=TRAINED_NETWORK,
     ),
-    "test": Command((("errors on the test set:", "bcl test RUN"),), True, "--run", TRAINED_NETWORK),
-    "export": Command((("one bit a weight:", "bcl export RUN"),), True, "--run", TRAINED_NETWORK),
+    "test": Command(
+        (("errors on the test set:", "bcl test RUN"),),
+        configures=True,
+        run_option="--run",
+        own="bclightning.cli.evaluate.EvaluateOptions",
+        subject=TRAINED_NETWORK,
+    ),
+    "export": Command(
+        (("one bit a weight:", "bcl export RUN"),),
+        configures=True,
+        run_option="--run",
+        own="bclightning.cli.export.ExportOptions",
+        subject=TRAINED_NETWORK,
+    ),
     "predict": Command(
         (
             ("classify images:", "bcl predict MODEL --images *.png"),
             ("classify test images:", "bcl predict RUN"),
-        )
+        ),
+        subject="a packed model or a run: bcl predict MODEL|RUN",
     ),
     "summary": Command(
         (("layers, bits, energy:", "bcl summary RUN"),),
-        True,
-        "--run",
-        "a network: bcl summary RUN, or bcl summary mnist.yaml",
+        configures=True,
+        run_option="--run",
+        subject="a network: bcl summary RUN, or bcl summary mnist.yaml",
     ),
     "sweep": Command(
         (
@@ -75,6 +97,7 @@ COMMANDS = {
     "reproduce": Command(
         (("is a record true here:", "bcl reproduce results/mnist/RUN"),),
         configures=True,
+        own="bclightning.cli.reproduce.ReproduceOptions",
         subject="a recorded run: bcl reproduce RUN",
     ),
     "completion": Command((("tab completion:", 'eval "$(bcl completion bash)"'),)),
@@ -169,7 +192,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"bcl {__version__}")
         return 0
     if name not in COMMANDS:
-        hint = nearest(name, COMMANDS)
+        hint = suggest_command(name, COMMANDS)
         raise UserError(f"there is no command {name!r}{hint}; bcl --help lists them")
     command = COMMANDS[name]
     if command.subject is not None and not rest:
@@ -179,10 +202,14 @@ def _dispatch(words: list[str]) -> int:
         # Own modules in the current folder are found, after everything that is installed. Where a
         # run is opened, that waits until it is known to be the user's own.
         sys.path.append(os.getcwd())
+    rest = [with_home(word) for word in with_current_names(rest)]
+    if command.configures:
+        from bclightning.cli.command_line import check_words
+
+        check_words(rest, name, command.own, command.run_option or "--run")
     with loading() if command.configures else contextlib.nullcontext():
         module = importlib.import_module(f"bclightning.cli.{name}")
         parser = make_parser(name, module)
-    rest = [with_home(word) for word in with_current_names(rest)]
     if command.configures:
         from bclightning.runs.config import parse_words
 

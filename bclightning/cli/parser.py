@@ -1,11 +1,13 @@
 """How command lines are parsed: errors in one sentence, old spellings under today's names."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from bclightning.errors import UserError
+from bclightning.runs.hints import unknown_option
 from bclightning.storage import home_expanded
 
 # Options that were spelled with hyphens; they work until version 0.3.
@@ -45,6 +47,10 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             UserError: Always.
         """
+        options = re.findall(r"--[\w.]+", self.format_usage())
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        if unknown:
+            message = unknown_option(unknown[1], options)
         raise UserError(f"{message}; {self.prog} --help lists the options")
 
 

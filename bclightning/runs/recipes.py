@@ -73,9 +73,11 @@ def parse_config(text: str, path: Path) -> dict[str, Any]:
     try:
         content = home_expanded(parse_yaml(text))
     except UserError as error:
+        if path.suffix not in (".yaml", ".yml", ".json"):
+            raise _not_a_configuration(path) from error
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a configuration: give a YAML file of options and values")
+        raise _not_a_configuration(path)
     config: dict[str, Any] = {
         _RENAMED_GROUPS.get(str(key), str(key)): value for key, value in content.items()
     }
@@ -84,3 +86,10 @@ def parse_config(text: str, path: Path) -> dict[str, Any]:
             _RENAMED_IN_PURPOSE.get(key, key): value for key, value in config["purpose"].items()
         }
     return config
+
+
+def _not_a_configuration(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not a YAML configuration; give a file of options and values, or a recipe: "
+        f"{', '.join(recipe_names())}"
+    )

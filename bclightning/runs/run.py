@@ -37,6 +37,7 @@ from bclightning.runs.data import SharedData, data_name, has_loader
 from bclightning.runs.evaluate import evaluate
 from bclightning.runs.first_layer import save_first_layer
 from bclightning.runs.folder import RunFolder, checked_name
+from bclightning.runs.hints import NO_EPOCHS
 from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.interrupt import interruptible, interruption_of, stop_if_asked
 from bclightning.runs.late_layers import make_late_layers
@@ -150,7 +151,9 @@ def _start(
     seeding: int,
     threads: int | None,
 ) -> RunRecord:
-    if (config["trainer.max_epochs"] or 0) < 1:
+    if config["trainer.max_epochs"] is None:
+        raise UserError(NO_EPOCHS)
+    if config["trainer.max_epochs"] < 1:
         raise UserError("give the number of epochs: --trainer.max_epochs must be at least 1")
     for option, without in (("enable_checkpointing", False), ("barebones", True)):
         if config[f"trainer.{option}"] is without:

@@ -51,7 +51,7 @@ from bclightning.data import MNIST
         (["fit", "TINY", "--warm_start", "no.ckpt"], "there is no checkpoint no.ckpt"),
         (
             ["fit", "TINY", "--seed_everything", "false"],
-            "--seed_everything: 'False' is not of type int",
+            "--seed_everything: 'false' is not of type int",
         ),
         (
             ["fit", "TINY", "--seed_everything", "-1"],

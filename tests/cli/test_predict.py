@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bclightning.cli import predict as predict_module
+from bclightning.cli import classify
 from bclightning.cli.main import main
 from bclightning.data import Digits
 from bclightning.formatting import printable
@@ -194,7 +194,7 @@ def test_large_images_are_classified_a_few_at_a_time(evil, monkeypatch, capsys):
     """So that the memory does not depend on what a model makes of an image."""
     sizes = []
     forward = PackedNetwork.forward
-    monkeypatch.setattr(predict_module, "MAX_VALUES_AT_ONCE", 8)
+    monkeypatch.setattr(classify, "MAX_VALUES_AT_ONCE", 8)
     monkeypatch.setattr(
         PackedNetwork, "forward", lambda net, x: (sizes.append(len(x)), forward(net, x))[1]
     )

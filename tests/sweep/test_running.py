@@ -165,5 +165,5 @@ def test_a_recipe_that_is_none(folder, tiny):
     with pytest.raises(UserError, match=r"recipe.yaml is not a readable YAML file: "):
         bclightning.sweep(definition("recipe.yaml"))
     Path("recipe.yaml").write_text("- trainer")
-    with pytest.raises(UserError, match=r"recipe.yaml is not a configuration: "):
+    with pytest.raises(UserError, match=r"recipe.yaml is not a YAML configuration"):
         bclightning.sweep(definition("recipe.yaml"))
