@@ -60,6 +60,11 @@ class CommandLine:
     files: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether help is asked for, and nothing is to be done."""
+        return any(name == "h" or name.rpartition(".")[2] == "help" for name, _ in self.options)
+
     def values(self, *names: str) -> list[str]:
         """The values of some options."""
         return [value for name, value in self.options if name in names and value is not None]
@@ -295,11 +300,7 @@ def check_words(
         run = None
     read_settings(line, run)
     check_options(line, known_options(own, line), [option])
-    if (
-        command == "fit"
-        and not named
-        and not any(name.endswith("help") for name, _ in line.options)
-    ):
+    if command == "fit" and not named and not line.asks_for_help:
         _require(line)
     return line
 

@@ -34,7 +34,7 @@ class _Branch(argparse.ArgumentParser):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="the shell")
+    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="Name of the shell.")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -122,7 +122,7 @@ def usage() -> str:
             "",
             "recipes, found from any folder: digits.yaml, mnist.yaml, cifar10.yaml, svhn.yaml",
             "",
-            "  bcl COMMAND --help   options of a command",
+            "  bcl COMMAND --help   options of a command (--help=all: every one)",
             "  bcl --version        version",
             "",
         )
@@ -203,10 +203,16 @@ def _dispatch(words: list[str]) -> int:
         # run is opened, that waits until it is known to be the user's own.
         sys.path.append(os.getcwd())
     rest = [with_home(word) for word in with_current_names(rest)]
-    if command.configures:
+    if "--help=all" in rest:
+        rest = ["--help"]
+    elif command.configures:
         from bclightning.cli.command_line import check_words
+        from bclightning.cli.short_help import help_asked_for
 
-        check_words(rest, name, command.own, command.run_option or "--run")
+        line = check_words(rest, name, command.own, command.run_option or "--run")
+        if (said := help_asked_for(name, command.own, line)) is not None:
+            print(said, end="")
+            return 0
     with loading() if command.configures else contextlib.nullcontext():
         module = importlib.import_module(f"bclightning.cli.{name}")
         parser = make_parser(name, module)

@@ -16,34 +16,45 @@ DESCRIPTION = (
 def add_arguments(parser: Arguments) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "source", nargs="?", metavar="MODEL|RUN", help="file of a packed model, or a run"
+        "source", nargs="?", metavar="MODEL|RUN", help="File of a packed model, or a run."
     )
-    parser.add_argument("--run", metavar="RUN", help="a run: its folder, or its id")
+    parser.add_argument(
+        "--run", metavar="RUN", help="Run: its folder, or its id below results/runs."
+    )
     parser.add_argument(
         "--images",
         nargs="+",
         action="extend",
         metavar="FILE",
         help="PNG, JPEG or BMP files, or .npy arrays of raw pixels: (height, width), (channels, "
-        "height, width) or (count, channels, height, width)",
+        "height, width) or (count, channels, height, width).",
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="CSV file for all scores (a run: predictions.csv)"
+        "--output",
+        metavar="FILE",
+        help="CSV file for all scores; of a run, predictions.csv if left out.",
     )
-    parser.add_argument("--config", metavar="FILE", help="configuration of a --ckpt_path")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint than a run's best")
     parser.add_argument(
-        "--data.root", dest="root", metavar="DIR", help="folder of the data, as of bcl fit"
+        "--config", metavar="FILE", help="Configuration of --ckpt_path, where there is no run."
+    )
+    parser.add_argument(
+        "--ckpt_path", metavar="FILE", help="Checkpoint; the run's best one if left out."
+    )
+    parser.add_argument(
+        "--data.root", dest="root", metavar="DIR", help="Folder of the data files, or BCL_DATA."
     )
     parser.add_argument(
         "--allow_code",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="package or module whose classes a run that was not made here may use",
+        help="Package or module whose classes a run that was not made here may use.",
     )
     parser.add_argument(
-        "--trainer.accelerator", dest="accelerator", metavar="NAME", help="cpu, gpu, ..."
+        "--trainer.accelerator",
+        dest="accelerator",
+        metavar="NAME",
+        help="Where to compute: cpu, gpu or auto.",
     )
 
 

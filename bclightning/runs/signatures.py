@@ -31,7 +31,7 @@ UNKNOWN: Final = object()
 USUAL_CLASSES: Final = {
     "model": "bclightning.training.Classifier",
     "model.network": "bclightning.models.MLP",
-    "data": "bclightning.data.CIFAR10",
+    "data": "bclightning.data.MNIST",
 }
 
 _PLAIN = ("int", "float", "bool", "None", "str")
@@ -100,6 +100,33 @@ def arguments_of(path: str) -> list[Argument] | None:
     """
     found = _find(path)
     return None if found is None else _of_class(*found, MAX_STEPS)
+
+
+def summary_of(path: str) -> str:
+    """The first sentence of a class's docstring; empty where it is not found.
+
+    Example:
+        >>> summary_of("bclightning.models.MLP")
+        'A multilayer perceptron on images as unordered vectors of pixels (section 3.1).'
+    """
+    found = _find(path)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return ""
+    return (ast.get_docstring(found[1]) or "").partition("\n\n")[0].replace("`", "")
+
+
+def constant_of(path: str) -> Any:
+    """The value of a constant that is written as a plain value; ``None`` where it is not found.
+
+    Example:
+        >>> constant_of("bclightning.vocabulary.VAL_ERROR")
+        'val/error'
+    """
+    match _find(path):
+        case _, ast.Assign(value=value):
+            with contextlib.suppress(ValueError):
+                return ast.literal_eval(value)
+    return None
 
 
 def public_classes(package: str) -> list[str]:

@@ -189,21 +189,6 @@ def test_help_and_version_import_neither_torch_nor_lightning(word):
     assert __version__ in lines[0] if word == "--version" else "usage: bcl COMMAND" in lines[0]
 
 
-def test_help_of_fit_lists_what_users_of_lightning_expect(folder, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--help"])
-    assert stopped.value.code == 0
-    said = capsys.readouterr().out
-    for option in (
-        "--config",
-        "--resume",
-        "--trainer.max_epochs",
-        "--model.network",
-        "--wandb.mode",
-    ):
-        assert option in said
-
-
 def test_python_m_is_the_same_program():
     process = subprocess.run(
         [sys.executable, "-m", "bclightning", "--version"],
