@@ -4,7 +4,7 @@ Nothing is decided here that the parser of options would decide otherwise: what 
 would refuse too, and what cannot be told from the source of the classes is left to it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,6 @@ _OF_PARSER = ("config", "c", "print_config", "help", "h", "allow_code")
 
 # These stand alone.
 _WITHOUT_VALUE = ("print_config", "help", "h")
-
-# Packages that a module in the current folder must not be taken for.
-_NEVER_OWN = ("bclightning", "torch", "lightning", "torchmetrics")
 
 # Levels of a configuration that are no part of an option's name.
 _LEVELS = ("init_args", "dict_kwargs")
@@ -295,9 +292,11 @@ def check_words(
         raise UserError(f"there is no argument {word!r}{_meaning(word)}")
     named = [*line.values(option), *line.positionals]
     run = named[0] if named else None
-    if command == "summary" and run is not None and names_recipe(run):
-        line.options.insert(0, ("config", run))
-        run = None
+    if command == "summary" and run is not None:
+        run = run_of_config(run) or run
+        if names_recipe(run):
+            line.options.insert(0, ("config", run))
+            run = None
     read_settings(line, run)
     check_options(line, known_options(own, line), [option])
     if command == "fit" and not named and not line.asks_for_help:
@@ -333,22 +332,13 @@ def _is_run(word: str) -> bool:
     return True
 
 
+def run_of_config(word: str) -> str | None:
+    """The folder of the run whose own configuration a word names."""
+    path = Path(word)
+    is_own = path.name == "config.yaml" and (path.parent / "run.json").is_file()
+    return str(path.parent) if is_own else None
+
+
 def names_recipe(word: str) -> bool:
     """Whether a word names a configuration file or a recipe, and not a run."""
-    if (Path(word).parent / "run.json").is_file() and Path(word).name == "config.yaml":
-        return False
     return word.endswith((".yaml", ".yml")) or f"{word}.yaml" in recipe_names()
-
-
-def own_modules(settings: Mapping[str, Any]) -> Iterator[str]:
-    """The modules that a configuration names and that lie in the current folder."""
-    for value in settings.values():
-        for text in value if isinstance(value, list) else [value]:
-            for path in flattened(text).values() if isinstance(text, Mapping) else [text]:
-                top, dot, _ = path.partition(".") if isinstance(path, str) else ("", "", "")
-                if dot and top.isidentifier() and top not in _NEVER_OWN and _is_here(top):
-                    yield top
-
-
-def _is_here(name: str) -> bool:
-    return Path(f"{name}.py").is_file() or Path(name).is_dir()

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -19,6 +18,7 @@ from bclightning.errors import MachineError, UserError, is_out_of_memory
 from bclightning.formatting import printable
 from bclightning.runs.hints import suggest_command
 from bclightning.runs.interrupt import Interrupted
+from bclightning.runs.origin import find_own_modules
 from bclightning.storage import DiskFullError, full_disk, machine_fault
 
 
@@ -198,11 +198,8 @@ def _dispatch(words: list[str]) -> int:
     if command.subject is not None and not rest:
         # Before the second that it takes to import what parses options.
         raise UserError(f"name {command.subject.format(name=name)}")
-    if _names_code(name, rest) and os.getcwd() not in sys.path:
-        # Own modules in the current folder are found, after everything that is installed. Where a
-        # run is opened, that waits until it is known to be the user's own.
-        sys.path.append(os.getcwd())
     rest = [with_home(word) for word in with_current_names(rest)]
+    named: list[Any] = []
     if "--help=all" in rest:
         rest = ["--help"]
     elif command.configures:
@@ -213,6 +210,10 @@ def _dispatch(words: list[str]) -> int:
         if (said := help_asked_for(name, command.own, line)) is not None:
             print(said, end="")
             return 0
+        named = [line.files, [value for _, value in line.options]]
+    if _names_code(name, rest):
+        # Where a run is opened, that waits until it is known to be the user's own.
+        find_own_modules(named)
     with loading() if command.configures else contextlib.nullcontext():
         module = importlib.import_module(f"bclightning.cli.{name}")
         parser = make_parser(name, module)

@@ -1,7 +1,6 @@
 """`bcl summary`: what each layer of a network costs, and what binary weights save."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -11,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bclightning.cli.command_line import names_recipe, run_of_config
 from bclightning.costs import LayerCost, Operations, energy, layer_costs
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
 from bclightning.formatting import joules, megabytes, printable, short
 from bclightning.runs.config import NamedRun, RunConfig, add_allow_code, merge_file
 from bclightning.runs.origin import find_own_modules
-from bclightning.runs.recipes import recipe_names, resolve_recipe
+from bclightning.runs.recipes import read_config, resolve_recipe
 from bclightning.training import Classifier
 
 DESCRIPTION = (
@@ -35,12 +35,12 @@ class _Network(NamedRun):
         """Merge the configuration that the argument names."""
         if values is None:
             return
-        if (Path(values).parent / "run.json").is_file() and Path(values).name == "config.yaml":
-            # A run's own, which names it.
-            super().__call__(parser, cfg, str(Path(values).parent), option_string)
-        elif values.endswith((".yaml", ".yml")) or f"{values}.yaml" in recipe_names():
-            find_own_modules()
-            merge_file(parser, cfg, resolve_recipe(values))
+        if (run := run_of_config(values)) is not None:
+            super().__call__(parser, cfg, run, option_string)
+        elif names_recipe(values):
+            path = resolve_recipe(values)
+            find_own_modules(read_config(path))
+            merge_file(parser, cfg, path)
         else:
             super().__call__(parser, cfg, values, option_string)
 

@@ -236,13 +236,13 @@ def open_config(
     """
     content = read_config(folder.config)
     if made_here(folder.config.read_text(encoding="utf-8")):
-        find_own_modules()
+        find_own_modules(content)
         return content, None
     allowed = allowed_code(packages, str(folder.config))
     allowed.check(content)
     _refuse_links(folder)
     if allowed.packages:
-        find_own_modules()
+        find_own_modules([f"{package}.any" for package in allowed.packages])
     return _without_places(content), allowed
 
 

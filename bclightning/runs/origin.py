@@ -7,11 +7,15 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 _TAG = "# made here: "
 _KEY = re.compile(r"[0-9a-f]{64}")
+
+# Packages that nothing in the current folder is taken for, since every configuration names them.
+_NEVER_OWN = {"bclightning", "lightning", "torch", "torchmetrics"}
 
 
 def key_file() -> Path | None:
@@ -66,13 +70,41 @@ def definition_is_code(source: Any) -> bool:
     return made_here(path.read_text(encoding="utf-8", errors="replace"))
 
 
-def find_own_modules() -> None:
-    """Let Python find modules in the current folder too, after everything that is installed.
+def find_own_modules(content: Any = None) -> None:
+    """Let Python find modules in the current folder too.
+
+    Where a configuration names a module that lies there, the folder comes before everything that is
+    installed, as with ``python``: ``data.Mine`` is in the user's own ``data.py``. Else it comes
+    last, so that nothing in a folder that was sent takes the place of a library.
 
     Not before it is known that code is read: the current folder may be one that was sent.
+
+    Args:
+        content: The configuration, or whatever else names modules, as plain data.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    place = os.getcwd()
+    if any(_is_here(name) for name in _modules_named_in(content)):
+        sys.path[:] = [place, *(path for path in sys.path if path != place)]
+    elif place not in sys.path:
+        sys.path.append(place)
+
+
+def _modules_named_in(content: Any) -> set[str]:
+    """The modules or packages of the import paths in a configuration."""
+    match content:
+        case str():
+            names = content.split(".")
+            named = len(names) > 1 and all(name.isidentifier() for name in names)
+            return {names[0]} - _NEVER_OWN if named else set()
+        case Mapping():
+            return _modules_named_in(list(content.values()))
+        case list() | tuple():
+            return {name for inner in content for name in _modules_named_in(inner)}
+    return set()
+
+
+def _is_here(module: str) -> bool:
+    return Path(f"{module}.py").is_file() or Path(module).is_dir()
 
 
 def _checksum(key: str, text: str) -> str:

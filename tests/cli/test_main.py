@@ -401,6 +401,44 @@ def test_the_current_folder_is_put_on_the_path_once(folder, monkeypatch):
     assert sys.path.count(str(folder)) == 1
 
 
+@pytest.fixture
+def own_path(folder, monkeypatch):
+    """An empty folder with a module that has the name of an installed one, and one of a library."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(folder))])
+    for name in ("own_net", "shtab"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (folder / f"{name}.py").write_text(
+            "from torch import nn\n\nclass Net(nn.Flatten):\n"
+            "    def __init__(self): super().__init__()\n"
+        )
+    (folder / "own.yaml").write_text("model: {network: {class_path: shtab.Net}}\n")
+    return folder
+
+
+def test_a_module_beside_the_configuration_comes_before_an_installed_one(own_path, capsys):
+    """As with ``python``; the installed shtab has no Net."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", "digits.yaml", "--config", "own.yaml", "--print_config"])
+    assert stopped.value.code == 0
+    assert "class_path: shtab.Net" in capsys.readouterr().out
+    assert sys.path[0] == str(own_path)
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_epochs", "1"], ["--seed_everything", "1"]])
+def test_where_no_module_of_the_folder_is_named_libraries_come_first(own_path, capsys, words):
+    """A folder that was sent may hold a module with the name of a library."""
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "digits.yaml", *words, "--print_config"])
+    assert sys.path[-1] == str(own_path)
+
+
+def test_an_option_may_name_a_module_of_the_folder(own_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "digits.yaml", "--model.network", "own_net.Net", "--print_config"])
+    assert "class_path: own_net.Net" in capsys.readouterr().out
+    assert sys.path[0] == str(own_path)
+
+
 def test_a_path_below_home_is_expanded_wherever_it_is_given(folder, tiny, monkeypatch):
     home = folder.parent / "home"
     (home / "configs").mkdir(parents=True)

@@ -567,6 +567,16 @@ def test_modules_in_the_current_folder_are_not_found_where_a_run_was_sent(
     assert here in sys.path
 
 
+def test_what_a_sent_run_names_brings_no_folder_before_the_libraries(
+    planted, sent, folder, refused, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(folder))])
+    Path("numpy.py").touch()
+    change(sent, {"model/network": "numpy.Net"})
+    refused("test", "--config", "digits.yaml", "--run", str(sent))
+    assert str(folder) not in sys.path[:-1]
+
+
 def make_page(folder, sent, network):
     page = folder / "page"
     page.mkdir()
