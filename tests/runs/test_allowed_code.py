@@ -573,7 +573,8 @@ def test_what_a_sent_run_names_brings_no_folder_before_the_libraries(
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(folder))])
     Path("numpy.py").touch()
     change(sent, {"model/network": "numpy.Net"})
-    refused("test", "--config", "digits.yaml", "--run", str(sent))
+    Path("mine.yaml").write_text("seed_everything: 0\n")
+    refused("test", "--config", "mine.yaml", "--run", str(sent))
     assert str(folder) not in sys.path[:-1]
 
 
