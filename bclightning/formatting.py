@@ -60,6 +60,19 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def age(seconds: float) -> str:
+    """How long ago something was, in its largest unit.
+
+    Example:
+        >>> age(5), age(150), age(7300), age(200_000)
+        ('5 s', '2 min', '2 h', '2 d')
+    """
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def score(metric: str, value: float) -> str:
     """A metric's value: errors in percent with two decimals, others with four significant digits.
 

@@ -100,6 +100,8 @@ COMMANDS = {
         own="bclightning.cli.reproduce.ReproduceOptions",
         subject="a recorded run: bcl reproduce RUN",
     ),
+    "list": Command((("runs, errors, sizes:", "bcl list"),)),
+    "clean": Command((("free disk space:", "bcl clean"),)),
     "completion": Command((("tab completion:", 'eval "$(bcl completion bash)"'),)),
 }
 

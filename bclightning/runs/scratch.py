@@ -77,16 +77,28 @@ def _new(parent: Path) -> tuple[Path, filelock.BaseFileLock]:
         lock.release()
 
 
+def leftovers(parent: Path) -> list[Path]:
+    """The folders that processes which do not live any more left in a folder."""
+    return list(_abandoned(parent))
+
+
 def _remove_leftovers(parent: Path) -> None:
     """Remove the folders of processes that do not live any more."""
-    for place in parent.glob(f"{_PREFIX}*"):
+    for place in _abandoned(parent):
         # What cannot be removed, as another user's, is in nobody's way.
+        with contextlib.suppress(OSError):
+            shutil.rmtree(place)
+
+
+def _abandoned(parent: Path) -> Iterator[Path]:
+    """Folders that no living process holds; each is held while the caller looks at it."""
+    for place in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, filelock.Timeout):
             if place.is_symlink() or not place.is_dir():
                 continue
             if not (place / _LOCK).exists():
                 if time.time() - place.stat().st_mtime > _MAX_SECONDS_WITHOUT_LOCK:
-                    shutil.rmtree(place)
+                    yield place
                 continue
             with filelock.FileLock(place / _LOCK).acquire(timeout=0):
-                shutil.rmtree(place)
+                yield place
