@@ -337,7 +337,6 @@ def _descriptions(owner: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
     return {name: " ".join(text.replace("`", "").split()) for name, text in texts.items()}
 
 
-@functools.lru_cache(maxsize=256)
 def _module(name: str) -> _Module | None:
     spec = _spec(name)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
@@ -346,8 +345,14 @@ def _module(name: str) -> _Module | None:
         path = Path(spec.origin)
         if path.is_file() and path.stat().st_size <= MAX_BYTES:
             package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-            return _Module(name, package, ast.parse(path.read_bytes()))
+            return _Module(name, package, _parsed(path, path.stat().st_mtime_ns))
     return None
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(path: Path, changed: int) -> ast.Module:
+    """The module in a file, which is parsed again once it has changed."""
+    return ast.parse(path.read_bytes())
 
 
 def _spec(name: str) -> ModuleSpec | None:

@@ -403,16 +403,21 @@ def test_the_current_folder_is_put_on_the_path_once(folder, monkeypatch):
 
 @pytest.fixture
 def own_path(folder, monkeypatch):
-    """An empty folder with a module that has the name of an installed one, and one of a library."""
+    """A folder with a module that has the name of an installed one, and one that has not."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(folder))])
+    installed = {
+        name: sys.modules.pop(name) for name in ("own_net", "shtab") if name in sys.modules
+    }
     for name in ("own_net", "shtab"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
         (folder / f"{name}.py").write_text(
             "from torch import nn\n\nclass Net(nn.Flatten):\n"
             "    def __init__(self): super().__init__()\n"
         )
     (folder / "own.yaml").write_text("model: {network: {class_path: shtab.Net}}\n")
-    return folder
+    yield folder
+    for name in ("own_net", "shtab"):
+        sys.modules.pop(name, None)
+    sys.modules.update(installed)
 
 
 def test_a_module_beside_the_configuration_comes_before_an_installed_one(own_path, capsys):

@@ -86,7 +86,8 @@ def test_help_of_the_network_is_that_of_the_recipes(capsys, refused):
     )
 
 
-def test_help_of_a_network_of_your_own(folder, capsys):
+def test_help_of_a_network_of_your_own(folder, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "own_net", raising=False)
     (folder / "own_net.py").write_text(
         'class Net:\n    """A net.\n\n    Args:\n        depth: How deep.\n    """\n\n'
         "    def __init__(self, depth: int = 3) -> None:\n        raise SystemExit(5)\n"
@@ -97,6 +98,14 @@ def test_help_of_a_network_of_your_own(folder, capsys):
     text = said(capsys, "fit", "--config", "own.yaml", "--model.network.help")
     assert "--model.network.depth       How deep. [4]" in text
     assert "own_net" not in sys.modules
+    # A module of that name in another folder is another one.
+    (folder / "inner").mkdir()
+    (folder / "inner" / "own_net.py").write_text(
+        "class Net:\n    def __init__(self, wide=1): ...\n"
+    )
+    monkeypatch.chdir(folder / "inner")
+    words = ["--model.network", "own_net.Net", "--model.network.help"]
+    assert "--model.network.wide" in said(capsys, "fit", *words)
 
 
 @pytest.mark.parametrize("group", ["data", "trainer", "wandb", "model"])
