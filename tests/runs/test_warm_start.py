@@ -54,6 +54,15 @@ def test_training_longer_is_a_new_run_that_the_answer_gives_the_command_for(trai
     assert first["train/loss"] < last["train/loss"] / 2
 
 
+def test_a_run_that_was_cleaned_is_trained_longer_from_its_best_epoch(trained):
+    checkpoints = trained / "r/checkpoints"
+    (checkpoints / "last.ckpt").unlink()
+    main(["fit", "--warm_start", "r", "--trainer.max_epochs", "2", "--run_id", "longer"])
+    weights = (checkpoints / "best.ckpt").read_bytes()
+    record = RunRecord.read(trained / "longer/run.json")
+    assert record.warm_start["sha256"] == hashlib.sha256(weights).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence", "options"),
     [
