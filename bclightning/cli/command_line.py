@@ -299,7 +299,9 @@ def check_words(
             run = None
     read_settings(line, run)
     check_options(line, known_options(own, line), [option])
-    if command == "fit" and not named and not line.asks_for_help:
+    # A run that the weights come from may have the settings, too.
+    from_run = named or line.values("warm_start")
+    if command == "fit" and not from_run and not line.asks_for_help:
         _require(line)
     return line
 

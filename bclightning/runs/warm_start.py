@@ -58,6 +58,6 @@ def settings_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def last_checkpoint(folder: RunFolder) -> Path:
-    """The checkpoint of a run's last epoch, or of its best one where `bcl clean` has kept no other."""
+    """The checkpoint of a run's last epoch, or of its best one where there is no other."""
     last, best = (folder.checkpoints / f"{name}.ckpt" for name in ("last", "best"))
     return best if best.exists() and not last.exists() else last
