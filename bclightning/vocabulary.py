@@ -38,6 +38,7 @@ MonitorMode = Literal["min", "max"]
 """Whether the lowest or the highest value of the monitored metric is the best."""
 
 TRAIN_LOSS = "train/loss"
+TRAIN_LOSS_STEP = "train/loss_step"
 VAL_LOSS = "val/loss"
 VAL_ERROR = "val/error"
 TEST_LOSS = "test/loss"

@@ -18,6 +18,7 @@ class Server(http.server.ThreadingHTTPServer):
         received: Path and body of each POST.
         runs: What is known of each run, by its id.
         views: Saved workspaces.
+        artifacts: What was asked for each artifact that was made.
         page: Runs in a page of an answer, at most.
         stops: Whether runs are asked to stop.
         drip: Seconds from each byte of an answer to the next.
@@ -34,6 +35,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.received: list[tuple[str, str]] = []
         self.runs: dict[str, dict] = {}
         self.views: list[dict] = []
+        self.artifacts: list[dict] = []
         self.lock = threading.Lock()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
@@ -60,12 +62,39 @@ class Server(http.server.ThreadingHTTPServer):
                 names = variables.get("files", [])
                 files = [{"name": n, "uploadUrl": f"{self.url}/up/{n}"} for n in names]
                 return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+            case "ArtifactType":
+                return {"project": None}
+            case "CreateArtifact":
+                return self.artifact(variables)
+            case "CreateArtifactManifest" | "UpdateArtifactManifest":
+                file = {"id": "f", "uploadUrl": f"{self.url}/up/m", "uploadHeaders": []}
+                manifest = {"artifactManifest": {"id": "m", "file": file}}
+                return {"createArtifactManifest": manifest, "updateArtifactManifest": manifest}
+            case "CreateArtifactFiles":
+                nodes = [
+                    {
+                        "storagePath": spec["name"],
+                        "uploadUrl": f"{self.url}/up/{spec['name']}",
+                        "uploadHeaders": [],
+                        "uploadMultipartUrls": None,
+                        "artifact": {"id": "art"},
+                    }
+                    for spec in variables["input"]["artifactFiles"]
+                ]
+                return {"createArtifactFiles": {"files": {"edges": [{"node": n} for n in nodes]}}}
+            case "CommitArtifact":
+                return {"commitArtifact": {"artifact": {"id": "art", "digest": "d"}}}
         if "viewer" in query:
             viewer = {"id": "u", "username": "me", "entity": "me", "flags": "{}", "admin": False}
             return {"viewer": {**viewer, "teams": {"edges": []}, "apiKeys": {"edges": []}}}
         if "runs(" in query:
             return self.listed(variables)
         return {}
+
+    def artifact(self, variables: dict) -> dict:
+        self.artifacts.append(variables["input"])
+        made = {"id": "art", "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": made}}
 
     def upsert(self, variables: dict) -> dict:
         run = self.runs.setdefault(variables["name"], {"config": {}, "summary": {}, "history": []})

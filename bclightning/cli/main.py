@@ -94,6 +94,7 @@ COMMANDS = {
     ),
     "storage": Command((("sweep on several machines:", "bcl storage sweeps.db --host 0.0.0.0"),)),
     "compare": Command((("arms side by side:", "bcl compare results/runs/mnist"),)),
+    "sync": Command((("upload offline runs to W&B:", "bcl sync"),)),
     "reproduce": Command(
         (("is a record true here:", "bcl reproduce results/mnist/RUN"),),
         configures=True,

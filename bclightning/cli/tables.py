@@ -10,7 +10,7 @@ from bclightning.evaluation import EvaluationResult
 from bclightning.formatting import describe_score, duration, megabytes, printable, score, short
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
-from bclightning.tracking.logger import how_to_look
+from bclightning.tracking.folders import how_to_look
 
 
 def results_table(
@@ -67,7 +67,7 @@ def print_report(console: Console, record: RunRecord, folder: RunFolder) -> None
     if record.best_epoch is not None and record.split_sizes:
         # It is known what images the network takes.
         commands.append(f"bcl export {folder.shell_name}")
-    if mode in ("online", "offline") and (folder.path / "wandb").is_dir():
+    if mode in ("online", "offline"):
         commands += how_to_look(folder.path, mode)
     if commands:
         lines += ["", "next:", *commands]

@@ -10,6 +10,8 @@ from bclightning.errors import UserError
 from bclightning.runs.hyperparameters import hyperparameters_of
 from bclightning.runs.record import RunRecord
 from bclightning.tracking.mode import has_key
+from bclightning.tracking.names import BEST_EPOCH, wandb_name
+from bclightning.tracking.settings import DETAILS, SETTINGS
 from bclightning.vocabulary import (
     BATCH_NORM_STATISTICS,
     TEST_ERROR,
@@ -97,7 +99,13 @@ def records_from_wandb(path: str) -> list[RunRecord]:
 
 
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run under today's keys."""
+    """The config of a run as a record has it: settings, and facts beside them."""
+    details = config.get(DETAILS)
+    if isinstance(details, dict) and isinstance(details.get(SETTINGS), dict):
+        facts = {key: value for key, value in details.items() if key != SETTINGS}
+        told = {key: config[key] for key in _KEYS & config.keys()}
+        return {**details[SETTINGS], **facts, **told}
+    # Older runs have all of it at the top level.
     return {_RENAMED.get(key, key): value for key, value in config.items()}
 
 
@@ -136,7 +144,7 @@ def _record(run: Any, config: dict[str, Any]) -> RunRecord:
         status=_STATES.get(run.state, "failed"),
         monitor=monitor,
         monitor_mode=config.get("monitor_mode") or "min",
-        best_epoch=summary.get("best_epoch"),
+        best_epoch=_best_epoch(summary),
         best_score=_number(summary.get("best_score", summary.get(f"best/{monitor}"))),
         test_metric=test_metric,
         test=_test_results(summary, test_metric),
@@ -151,9 +159,18 @@ def _record(run: Any, config: dict[str, Any]) -> RunRecord:
     )
 
 
+def _best_epoch(summary: dict[str, Any]) -> Any:
+    """The best epoch, counted from 0."""
+    epoch = summary.get(BEST_EPOCH)
+    # Older runs have it under another name, and counted from 0 there too.
+    return epoch - 1 if isinstance(epoch, int) else summary.get("best_epoch")
+
+
 def _test_results(summary: dict[str, Any], test_metric: str) -> list[dict[str, Any]]:
+    # In older runs names have no units.
     keys = {
-        f"{test_metric}/{weights}/{batch_norm.replace(' ', '_')}": (weights, batch_norm)
+        f"{name}/{weights}/{batch_norm.replace(' ', '_')}": (weights, batch_norm)
+        for name in dict.fromkeys((wandb_name(test_metric), test_metric))
         for weights in get_args(EvalWeights)
         for batch_norm in BATCH_NORM_STATISTICS
     }

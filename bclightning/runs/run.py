@@ -46,8 +46,14 @@ from bclightning.runs.notices import logger, opening_lines
 from bclightning.runs.parser_errors import lightning_errors
 from bclightning.runs.preflight import check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
-from bclightning.runs.rebuild import load_first_weights, load_weights, reported_metric
+from bclightning.runs.rebuild import (
+    TrainedNetwork,
+    load_first_weights,
+    load_weights,
+    reported_metric,
+)
 from bclightning.runs.record import RunRecord
+from bclightning.runs.shown import show_test
 from bclightning.runs.slurm import environment_plugins
 from bclightning.runs.threads import (
     check_threads,
@@ -57,9 +63,13 @@ from bclightning.runs.threads import (
     suits_one_thread,
 )
 from bclightning.seeds import SEEDING, RunSeeds
+from bclightning.tracking.folders import FOLDER as WANDB_FOLDER
 from bclightning.tracking.logger import TrackingLogger, start_tracking
 from bclightning.tracking.mode import decide_mode
+from bclightning.tracking.names import BEST_EPOCH, wandb_name
+from bclightning.tracking.settings import SETTINGS, wandb_config
 from bclightning.training import Classifier, WeightStatistics
+from bclightning.training.weight_statistics import weight_layer_names
 from bclightning.vocabulary import Status
 
 # Tells the processes that Lightning starts for further devices which folder the first one made.
@@ -321,7 +331,7 @@ class _Run:
                 exit_code = 0
             finally:
                 if self.tracker is not None:
-                    self.tracker.finish(exit_code)
+                    self.tracker.finish(exit_code, next(reversed(self.checkpoint.table.rows), None))
             pruned = any(getattr(callback, "pruned", False) for callback in self.callbacks)
             self._end("pruned" if pruned else "finished", "")
         except BaseException as error:
@@ -369,7 +379,7 @@ class _Run:
             mode,
             run_id=identity,
             name=record.run_id,
-            folder=self.folder.path,
+            folder=self.folder.path.parent,
             group=record.experiment,
             job_type=record.stage,
             tags=[
@@ -378,18 +388,8 @@ class _Run:
                 f"seed:{record.seed}",
                 f"arm:{record.arm_name}",
             ],
-            config={
-                **self.config.plain(),
-                "regularizer": record.regularizer,
-                "arm": record.arm_name,
-                "data_set": record.data,
-                "seed": record.seed,
-                "split_sizes": record.split_sizes,
-                "evaluation": record.evaluation,
-                "test_metric": record.test_metric,
-                "binary_weights": record.binary_weights,
-                "real_weights": record.real_weights,
-            },
+            config=_told(record, self.config.plain()),
+            layers=weight_layer_names(self.built.model),
         )
         if self.tracker is not None:
             self.trainer.loggers = [*self.trainer.loggers, self.tracker]
@@ -475,6 +475,22 @@ class _Run:
                 logger.info("no test: %s has no test_dataloader", type(data).__name__)
         if self.tracker is not None:
             self.tracker.log_summary(_summary(self.record))
+            if self.record.test:
+                show_test(self.tracker, self._network(), log_model=self.built.wandb.log_model)
+
+    def _network(self) -> TrainedNetwork:
+        """The network as it was tested."""
+        return TrainedNetwork(
+            self.built.model,
+            self.built.data,
+            self.trainer,
+            str(self.folder.path),
+            self.folder,
+            self.record,
+            self.record.monitor,
+            self.record.test_metric,
+            self.config.build_evaluation_trainer,
+        )
 
     def _end(self, status: Status, reason: str) -> None:
         self.record.status = status
@@ -519,21 +535,41 @@ def _describe(config: RunConfig, built: BuiltRun, trainer: Trainer, seeding: int
     )
 
 
+def _told(record: RunRecord, config: dict[str, Any]) -> dict[str, Any]:
+    """What W&B is told when a run begins."""
+    facts = {
+        "regularizer": record.regularizer,
+        "arm": record.arm_name,
+        "data_set": record.data,
+        "seed": record.seed,
+    }
+    details = {
+        "evaluation": record.evaluation,
+        "split_sizes": record.split_sizes,
+        "test_metric": record.test_metric,
+        "binary_weights": record.binary_weights,
+        "real_weights": record.real_weights,
+        SETTINGS: config,
+    }
+    return wandb_config(facts, record.hyperparameters, details)
+
+
 def _summary(record: RunRecord) -> dict[str, Any]:
     """What stands for a run in W&B's tables."""
+    test_metric = wandb_name(record.test_metric)
     summary: dict[str, Any] = {
-        "best_epoch": record.best_epoch,
+        BEST_EPOCH: None if record.best_epoch is None else record.best_epoch + 1,
         "best_score": record.best_score,
-        f"best/{record.monitor}": record.best_score,
+        f"best/{wandb_name(record.monitor)}": record.best_score,
         "test_value": record.test_value,
-        record.test_metric: record.test_value,
+        test_metric: record.test_value,
         "train_seconds": record.train_seconds,
         "packed_bytes": record.packed_bytes,
         "float_bytes": record.float_bytes,
     }
     for entry in record.test:
         statistics = entry["batch_norm"].replace(" ", "_")
-        summary[f"{record.test_metric}/{entry['weights']}/{statistics}"] = entry["value"]
+        summary[f"{test_metric}/{entry['weights']}/{statistics}"] = entry["value"]
     return summary
 
 
@@ -559,6 +595,10 @@ def _set_names(config: RunConfig, built: BuiltRun, before: RunRecord | None) -> 
     run_id = config["run_id"] or (before and before.run_id)
     if not run_id and config.run is not None:
         run_id = config.run.path.resolve().name
+    if run_id == WANDB_FOLDER:
+        raise UserError(
+            f"--run_id {WANDB_FOLDER} is where an experiment keeps W&B's files; give another name"
+        )
     config.set_name(
         checked_name(experiment, "--experiment"),
         checked_name(run_id or _new_name(config, built), "--run_id"),

@@ -34,6 +34,9 @@ class WandbOptions:
         project: The project that runs are logged to.
         entity: The user or team that owns the project; the key's own when left out.
         tags: More tags for the run.
+        metadata: Whether W&B records command line, host and git commit; passwords are left out.
+        log_model: Whether the network with one bit a binary weight, as `bcl export` writes it, is
+            logged as an artifact where W&B is online.
         init_timeout: Seconds to wait for the server when a run starts, before going offline.
         finish_timeout: Seconds to wait for the last upload when a run ends.
     """
@@ -42,6 +45,8 @@ class WandbOptions:
     project: str = "bclightning"
     entity: str | None = None
     tags: list[str] = field(default_factory=list)
+    metadata: bool = True
+    log_model: bool = False
     init_timeout: float = 20.0
     finish_timeout: float = 60.0
 
@@ -78,7 +83,7 @@ def _decide(settings: WandbOptions, environment: Mapping[str, str]) -> tuple[Mod
         return "online", "W&B: online, since an API key was found"
     return "offline", (
         "W&B: offline, since no API key was found (wandb login makes runs go online, "
-        "wandb sync uploads them later)"
+        "bcl sync uploads them later)"
     )
 
 

@@ -17,7 +17,7 @@ from bclightning.nn import binary_layers
 from bclightning.training.batch_norm import ReestimateBatchNorm
 from bclightning.training.callbacks import ClipWeights
 from bclightning.training.optim import OptimizerName, exponential_decay, make_optimizer
-from bclightning.vocabulary import TRAIN_LOSS
+from bclightning.vocabulary import TRAIN_LOSS, TRAIN_LOSS_STEP
 
 Batch = tuple[Tensor, Tensor]
 
@@ -37,7 +37,9 @@ class Classifier(LightningModule):
 
     It knows nothing of binarization: the same module trains all arms, so what differs between
     them is the network alone. What binary weights need comes with callbacks that do nothing for
-    real ones. Logged once an epoch: ``train/loss``, ``val/loss``, ``val/error``, ``test/loss``,
+    real ones. In epochs of more steps than the trainer's ``log_every_n_steps``, loggers get
+    ``train/loss_step``, the mean loss over as many steps, and ``learning_rate``. Logged once an
+    epoch: ``train/loss``, ``val/loss``, ``val/error``, ``test/loss``,
     ``test/error`` (errors in percent) and ``learning_rate`` (before scaling).
 
     Args:
@@ -102,6 +104,7 @@ class Classifier(LightningModule):
         # small network's forward pass.
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
         self._steps = 0
+        self._log_every = 0
         self._evaluation_loss = MeanMetric(nan_strategy="disable")
         self._evaluation_error = MeanMetric(nan_strategy="disable")
 
@@ -144,6 +147,13 @@ class Classifier(LightningModule):
             layer.clear_precomputed_weight()
         self._loss_sum.zero_()
         self._steps = 0
+        # Of logged values each is waited for, so not where nobody looks.
+        self._log_every = (
+            self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if self.trainer.loggers
+            else 0
+        )
+        self._logged_sum = 0.0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a mini-batch of images (batch, ...) and labels (batch,)."""
@@ -157,6 +167,8 @@ class Classifier(LightningModule):
         self._steps += 1
         if batch_idx % STEPS_BETWEEN_CHECKS == 0:
             self._refuse_non_finite()
+        if self._log_every and self._steps % self._log_every == 0:
+            self._log_within_epoch()
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -168,6 +180,17 @@ class Classifier(LightningModule):
         loss = self._loss_sum / self._steps
         self.log(TRAIN_LOSS, loss, sync_dist=self.trainer.world_size > 1)
         self.log("learning_rate", self._learning_rate_now, sync_dist=self.trainer.world_size > 1)
+
+    def _log_within_epoch(self) -> None:
+        """Give loggers the mean loss since the last time, and the learning rate.
+
+        They are no metrics of the epoch, so Lightning, which keeps those, is passed by.
+        """
+        total = float(self._loss_sum)
+        loss, self._logged_sum = (total - self._logged_sum) / self._log_every, total
+        metrics = {TRAIN_LOSS_STEP: loss, "learning_rate": self._unscaled_rate()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, self.trainer.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect loss and error of a validation batch."""

@@ -53,6 +53,16 @@ def first_weight_layer(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] |
     return next(iter(_weight_layers(module).items()), None)
 
 
+def weight_layer_names(module: nn.Module) -> list[str]:
+    """The names of all layers with weights, in the network's order.
+
+    Example:
+        >>> weight_layer_names(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
+        ['0', '2']
+    """
+    return list(_weight_layers(module))
+
+
 def weight_histogram(weight: Tensor, bins: int) -> tuple[Counts, Edges]:
     """A histogram of weights, in bins of equal width from the smallest weight to the largest.
 

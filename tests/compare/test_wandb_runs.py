@@ -152,12 +152,13 @@ def test_a_run_that_version_0_1_0_logged_is_still_read(server):
 def test_an_offline_run_is_uploaded_by_wandb_sync(folder, tiny, server):
     ours = fit(tiny, "a", "offline")
     assert server.runs == {}
-    (path,) = (folder / "results/runs/digits/a/wandb").glob("offline-run-*")
+    (path,) = (folder / "results/runs/digits/wandb").glob("offline-run-*")
     environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
     subprocess.run([WANDB, "sync", str(path)], check=True, env=environment, capture_output=True)
     (back,) = records_from_wandb("me/p")
     assert said_of(back) == said_of(ours)
-    errors = [line["val/error"] for line in server.runs["a"]["history"] if "val/error" in line]
+    history = server.runs["a"]["history"]
+    errors = [line["val/error_pct"] for line in history if "val/error_pct" in line]
     assert len(errors) == 3
 
 

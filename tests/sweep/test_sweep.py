@@ -115,14 +115,14 @@ def test_every_trial_is_an_ordinary_run_and_an_ordinary_wandb_run(there, folder,
     os.chdir(folder)
     main(["test", "--run", "mine-none-t000"])
     assert "test error" in capsys.readouterr().out
-    (path,) = (RUNS / "mine-none-s1" / "wandb").glob("offline-run-*-mine-none-s1-*")
+    (path,) = (RUNS / "wandb").glob("offline-run-*-mine-none-s1-*")
     wandb = Path(sys.executable).with_name("wandb")
     command = [wandb, "leet", "inspect", "--summary", "--json", path]
     shown = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert shown["name"] == "mine-none-s1"
     assert {"regularizer:none", "data:digits", "seed:1", "arm:none"} <= set(shown["tags"])
     assert shown["config"]["arm"] == "none"
-    assert shown["config"]["purpose"]["stage"] == "final"
+    assert shown["config"]["details"]["settings"]["purpose"]["stage"] == "final"
     raw = subprocess.run([wandb, "leet", "inspect", "--json", path], capture_output=True).stdout
     assert b"final" in raw
 

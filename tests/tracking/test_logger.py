@@ -19,7 +19,6 @@ from wandb_server import KEY, Server
 
 from bclightning.tracking.logger import (
     TrackingWarning,
-    how_to_look,
     shortened_tag,
     start_tracking,
 )
@@ -78,6 +77,7 @@ def start(folder, run_id="mnist-stochastic-s0", mode="offline", **settings):
         job_type="train",
         tags=["method:stochastic", "seed:0"],
         config={"method": "stochastic", "model": {"learning_rate": 0.001}},
+        layers=["a", "b"],
     )
 
 
@@ -91,30 +91,86 @@ def summary(path: Path) -> dict:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def history(path: Path, key: str) -> list[tuple[float, float]]:
+def rows_of(path: Path) -> list[dict]:
     command = [str(WANDB), "leet", "inspect", "--json", str(path)]
     lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
-    items = [record["history"]["item"] for record in map(json.loads, lines) if "history" in record]
-    return [(item["epoch"], item[key]) for item in items if key in item]
+    records = [json.loads(line) for line in lines]
+    return [record["history"]["item"] for record in records if "history" in record]
+
+
+def history(path: Path, key: str) -> list[tuple[float, float]]:
+    """Epochs, counted from 1, and values."""
+    return [(row.get("_epoch"), row[key]) for row in rows_of(path) if key in row]
+
+
+def until(condition, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_an_offline_run_holds_what_comparing_needs(tmp_path):
     logger = start(tmp_path, tags=["mine"])
     for epoch in range(3):
         logger.log_metrics({"epoch": epoch, "val/error": 3.0 - epoch}, step=100 * epoch)
-    logger.log_histogram("weights/a", np.array([1, 2]), np.array([0.0, 0.5, 1.0]), 2)
-    logger.log_image("features", np.zeros((4, 4, 3), np.uint8), 2, "epoch 3")
-    logger.log_summary({"test/error": 1.25})
+        # As callbacks do, before the metrics of the training epoch.
+        logger.log_histogram("weights/a", np.array([1, 2]), np.array([0.0, 0.5, 1.0]), epoch)
+        logger.log_image("features/first_layer", np.zeros((4, 4, 3), np.uint8), epoch, "epoch 3")
+        logger.log_metrics({"epoch": epoch, "train/loss": 0.5}, step=100 * epoch)
+    logger.log_summary({"test/error_pct": 1.25})
     logger.finish(0)
     shown = summary(folder_of(tmp_path))
     assert shown["state"] == "finished"
     assert shown["name"] == "mnist-stochastic-s0"
     assert set(shown["tags"]) == {"method:stochastic", "seed:0", "mine"}
     assert shown["config"]["model"] == {"learning_rate": 0.001}
-    assert shown["summary"]["test/error"] == 1.25
-    assert shown["summary"]["weights/a"]["values"] == [1, 2]
-    assert shown["summary"]["features"]["caption"] == "epoch 3"
-    assert history(folder_of(tmp_path), "val/error") == [(0, 3), (1, 2), (2, 1)]
+    assert shown["summary"]["test/error_pct"] == 1.25
+    assert shown["summary"]["weights/1_histogram/a"]["values"] == [1, 2]
+    assert shown["summary"]["weights/1_features"]["caption"] == "epoch 3"
+    rows = rows_of(folder_of(tmp_path))
+    assert [(row["_step"], row["_epoch"]) for row in rows] == [(0, 1), (100, 2), (200, 3)]
+    assert [row["val/error_pct"] for row in rows] == [3, 2, 1]
+    assert [row["val/accuracy_pct"] for row in rows] == [97, 98, 99]
+    # Each epoch's media lie at the epoch's own step.
+    assert all("weights/1_features.path" in row for row in rows)
+    # No staircase among the charts.
+    assert not any(key == "epoch" for row in rows for key in row)
+
+
+def test_steps_that_come_again_after_a_kill_are_logged_once(tmp_path, capfd):
+    logger = start(tmp_path)
+    logger._known = logger._next = 200  # as the server tells where a run is resumed
+    for step in (100, 200):
+        logger.log_metrics({"epoch": step // 100, "train/loss": 0.5}, step=step)
+    logger.finish(0)
+    assert history(folder_of(tmp_path), "train/loss") == [(3, 0.5)]
+    assert "WARNING" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_of_a_stopped_run_each_epoch_that_it_keeps_is_logged_once_and_whole(tmp_path, kept):
+    logger = start(tmp_path)
+    logger.log_metrics({"epoch": 0, "val/loss": 0.1}, step=99)
+    logger.log_metrics({"epoch": 0, "train/loss": 0.2}, step=99)
+    logger.log_metrics({"train/loss_step": 0.3}, step=149)
+    logger.log_metrics({"epoch": 1, "val/loss": 0.4}, step=199)
+    # The stop comes after the checkpoint, and before the metrics of the training epoch; or before.
+    logger.finish(1, {"epoch": 1.0 if kept else 0.0, "val/loss": 0.4, "train/loss": 0.5})
+    path = folder_of(tmp_path)
+    assert history(path, "train/loss") == [(1, 0.2), (2, 0.5)][: 1 + kept]
+    assert history(path, "val/loss") == [(1, 0.1), (2, 0.4)][: 1 + kept]
+    assert [row["_step"] for row in rows_of(path)] == [99, 149, 199][: 2 + kept]
+
+
+def test_what_comes_after_the_end_of_an_epoch_is_not_lost(tmp_path):
+    logger = start(tmp_path)
+    logger.log_metrics({"epoch": 0, "train/loss": 0.2}, step=9)
+    logger.log_metrics({"epoch": 0, "late": 0.3}, step=9)
+    logger.log_metrics({"epoch": 0, "later": 0.3})
+    logger.log_metrics({"epoch": 1, "train/loss": 0.2}, step=19)
+    logger.finish(0)
+    assert [row["_step"] for row in rows_of(folder_of(tmp_path))] == [9, 10, 11, 19]
 
 
 def test_two_runs_in_one_process_stay_two(tmp_path):
@@ -124,7 +180,7 @@ def test_two_runs_in_one_process_stay_two(tmp_path):
     first.finish(0)
     second.finish(0)
     for name, value in (("first", 1), ("second", 2)):
-        assert history(folder_of(tmp_path / name, name), "x") == [(0, value)]
+        assert history(folder_of(tmp_path / name, name), "x") == [(1, value)]
 
 
 def test_random_numbers_are_not_drawn_from(tmp_path):
@@ -258,7 +314,7 @@ def test_a_server_in_trouble_costs_a_warning_and_the_run_is_offline(tmp_path, on
     logger.finish(0)
     assert time.monotonic() - began < 20
     (path,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert history(path, "x") == [(0, 1)]
+    assert history(path, "x") == [(1, 1)]
     silent.close()
     if server:
         server.stop()
@@ -337,35 +393,53 @@ def test_a_failure_in_the_middle_of_a_run_is_one_warning(tmp_path):
     run = logger._run
     run.finish()  # as if W&B had closed it behind our back
     with pytest.warns(TrackingWarning, match=r"W&B failed .*metrics.csv still has every metric"):
-        logger.log_metrics({"epoch": 0, "x": 1.0})
+        logger.log_metrics({"epoch": 0, "train/loss": 1.0})
     # And no second warning, which would be an error here.
-    logger.log_metrics({"epoch": 1, "x": 1.0})
+    logger.log_metrics({"epoch": 1, "train/loss": 1.0})
     logger.log_summary({"y": 1})
     logger.finish(0)
 
 
-def test_secrets_are_in_no_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("metadata", [True, False])
+def test_secrets_are_in_no_file(tmp_path, monkeypatch, metadata):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.chdir(tmp_path)
     subprocess.run(["git", "init", "-q"], check=True)
     remote = "https://user:open-sesame@example.com/repository.git"
     subprocess.run(["git", "remote", "add", "origin", remote], check=True)
-    monkeypatch.setattr(sys, "argv", ["bcl", "--storage", "postgresql://me:open-sesame@host/db"])
+    secret = ["--storage", "postgresql://me:open-sesame@host/db", "--token", "open-sesame"]
+    monkeypatch.setattr(sys, "argv", ["bcl", "sweep", *secret])
     run = tmp_path / "run"
     run.mkdir()
-    logger = start(run)
+    logger = start(run, metadata=metadata)
+    assert sys.argv[2:] == secret
     logger.log_metrics({"epoch": 0, "x": 1.0})
     logger.finish(0)
+    # W&B's service writes its file a moment later.
+    (log,) = run.glob("wandb/offline-run-*/*.wandb")
+    until(lambda: b"mnist-stochastic-s0" in log.read_bytes())
     files = [path for path in run.rglob("*") if path.is_file()]
-    assert files
     for path in files:
         content = path.read_bytes()
         assert KEY.encode() not in content, path
         assert b"open-sesame" not in content, path
+    # What is not secret is there, or is not, as asked.
+    for known in (b"postgresql://***@host/db", b"example.com/repository.git"):
+        assert (known in log.read_bytes()) is metadata, known
 
 
-def test_what_to_type_next():
-    assert how_to_look(Path("r"), "online") == ["wandb leet r/wandb"]
+def test_a_secret_among_slurms_variables_leaves_all_metadata_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JWT", "open-sesame")
+    monkeypatch.setattr(sys, "argv", ["bcl", "this-word"])
+    with pytest.warns(TrackingWarning, match="it would record SLURM_JWT with them"):
+        logger = start(tmp_path)
+    logger.finish(0)
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    until(lambda: b"mnist-stochastic-s0" in log.read_bytes())
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"open-sesame" not in path.read_bytes()
+            assert b"this-word" not in path.read_bytes()
 
 
 def test_w_and_b_still_has_the_setting_that_keeps_metadata_out():
@@ -386,5 +460,5 @@ def test_w_and_b_still_has_a_switch_for_its_analytics():
 def test_a_w_and_b_that_cannot_leave_metadata_out_is_not_logged_to(tmp_path, monkeypatch):
     monkeypatch.setattr("bclightning.tracking.logger._NO_METADATA", "x_renamed")
     with pytest.warns(TrackingWarning, match=r"has no setting x_renamed.*install an older wandb"):
-        assert start(tmp_path) is None
+        assert start(tmp_path, metadata=False) is None
     assert not list(tmp_path.rglob("*.wandb"))
