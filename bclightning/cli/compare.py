@@ -94,9 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workspace", metavar="ENTITY/PROJECT", help="save a W&B workspace that compares the runs"
     )
     parser.add_argument(
+        "--report", metavar="ENTITY/PROJECT", help="save a W&B report with table and charts"
+    )
+    parser.add_argument(
         "--experiment",
         metavar="NAME",
-        help="the experiment that --workspace shows, of several in a project",
+        help="the experiment that --workspace or --report shows, of several in a project",
     )
     parser.add_argument(
         "--runs_dir", default="results/runs", help="folder of all runs (default: results/runs)"
@@ -131,8 +134,15 @@ def run(options: argparse.Namespace) -> int:
         address = save_workspace(options.workspace, options.experiment)
         console.print(printable(address), markup=False, highlight=False, soft_wrap=True)
         return 0
+    if options.report:
+        from bclightning.compare.report import save_report
+
+        _refuse_runs(options.runs, "--report")
+        address = save_report(options.report, options.experiment)
+        console.print(printable(address), markup=False, highlight=False, soft_wrap=True)
+        return 0
     if options.experiment:
-        raise UserError("--experiment chooses what --workspace shows; leave it out")
+        raise UserError("--experiment chooses what --workspace or --report shows; leave it out")
     if options.reverse and not options.sort:
         raise UserError("--reverse turns the order of --sort around; give --sort COLUMN too")
     if options.write:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-CONFUSION = "test/confusion_matrix"
-MISTAKES = "test/most_confident_mistakes"
+# leet draws charts of a table's size: they are the last.
+CONFUSION = "wrong/confusion_matrix"
+MISTAKES = "wrong/most_confident"
 
 
 def confusion_matrix(

@@ -58,8 +58,8 @@ def test_runs_of_an_experiment_lie_in_one_folder_and_one_command_uploads_them(
         assert steps == sorted(steps)
         # What the best epoch takes for what, with images.
         summary = server.runs[run_id]["summary"]
-        assert summary["test/most_confident_mistakes"]["nrows"] == 16
-        assert summary["test/confusion_matrix_table"]["nrows"] == 100
+        assert summary["wrong/most_confident"]["nrows"] == 16
+        assert summary["wrong/confusion_matrix_table"]["nrows"] == 100
         # What stands for the run is the terminal's.
         assert f"best epoch  {summary['best/epoch']} of {epochs}" in said
     capsys.readouterr()

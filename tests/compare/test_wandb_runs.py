@@ -194,7 +194,7 @@ def test_a_workspace_shows_the_runs_of_one_experiment_and_one_stage(server, refu
     finished(server, "other", "mine", "train")
     finished(server, "trial", "mine", "tune")
     assert refused("compare", "--workspace", "me/p") == (
-        "me/p holds runs of several experiments, which a workspace would average; name one with "
+        "me/p holds runs of several experiments, which would be averaged; name one with "
         "--experiment: digits, mine"
     )
     main(["compare", "--workspace", "me/p", "--experiment", "mine"])
@@ -209,7 +209,7 @@ def test_a_workspace_shows_the_runs_of_one_experiment_and_one_stage(server, refu
     main(["compare", "--workspace", "me/p"])
     assert filters(server) == {"group": "digits", "jobType": "tune"}
     assert refused("compare", "a", "--experiment", "digits") == (
-        "--experiment chooses what --workspace shows; leave it out"
+        "--experiment chooses what --workspace or --report shows; leave it out"
     )
 
 
@@ -263,11 +263,41 @@ def test_the_workspace_groups_by_arm_and_shows_errors_curves_and_settings(server
         "Parallel Coordinates Plot",
         "Run Comparer",
     }
-    assert panels["Run History Line Plot"]["xAxis"] == "epoch"
+    assert panels["Run History Line Plot"]["xAxis"] == "_step"
     assert panels["Run History Line Plot"]["groupArea"] == "stddev"
     axes = [c["accessor"] for c in panels["Parallel Coordinates Plot"]["columns"]]
     assert axes[0] == "config:arm.value"
-    assert "summary:best/val/error" in axes
+    assert axes[1] == "config:learning_rate.value"
+    assert "summary:best/val/error_pct" in axes
+
+
+def test_a_report_holds_the_table_and_the_charts_of_the_final_runs(server, capsys, refused):
+    for number in range(3):
+        finished(server, f"a{number}", "digits", "final", value=2.5 + number)
+        server.runs[f"a{number}"]["config"]["seed"] = {"value": number}
+        finished(server, f"t{number}", "digits", "tune", value=9.0)
+    main(["compare", "--report", "me/p"])
+    assert "me/p/reports" in capsys.readouterr().out
+    (view,) = server.views
+    assert (view["type"], view["displayName"]) == ("runs", "Arms of digits")
+    text = view["spec"]
+    blocks = json.loads(text)["blocks"]
+    # Mean and spread of the three final runs, without the trials.
+    (table,) = (block["content"] for block in blocks if block["type"] == "markdown-block")
+    assert "| mine | 3 | 3.50 ± 1.00 |" in table
+    asked, charts = [], []
+    for block in blocks:
+        for runset in block.get("metadata", {}).get("runSets", []):
+            asked.append(json.dumps(runset["filters"]))
+        for panel in (block.get("metadata", {}).get("panelBankSectionConfig") or {}).get(
+            "panels", []
+        ):
+            charts.append(panel["viewType"])
+    assert all('"final"' in filter and '"digits"' in filter for filter in asked)
+    assert len(asked) == 4
+    assert charts.count("Bar Chart") == 3
+    assert charts.count("Run History Line Plot") == 2
+    assert refused("compare", "a", "--report", "me/p") == "--report stands alone; leave out a"
 
 
 def test_errors_are_one_sentence(folder, refused, online, monkeypatch):

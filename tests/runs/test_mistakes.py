@@ -60,8 +60,8 @@ def test_online_a_run_leaves_its_mistakes_and_its_model(folder, tiny, online, ca
     main(["fit", *options, "--wandb.mode=online", "--wandb.log_model=true"])
     server.stop()
     summary = server.runs["a"]["summary"]
-    assert summary["test/most_confident_mistakes"]["nrows"] == MAX_IMAGES
-    assert summary["test/confusion_matrix_table"]["nrows"] == 100
+    assert summary["wrong/most_confident"]["nrows"] == MAX_IMAGES
+    assert summary["wrong/confusion_matrix_table"]["nrows"] == 100
     (artifact,) = (a for a in server.artifacts if a["artifactTypeName"] == "model")
     assert artifact["artifactCollectionName"] == "a"
     # It is not among the run's own files.
