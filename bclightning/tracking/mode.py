@@ -81,10 +81,7 @@ def _decide(settings: WandbOptions, environment: Mapping[str, str]) -> tuple[Mod
         return KNOWN_MODES[named], f"W&B: {KNOWN_MODES[named]}, as WANDB_MODE says"
     if has_key(environment):
         return "online", "W&B: online, since an API key was found"
-    return "offline", (
-        "W&B: offline, since no API key was found (wandb login makes runs go online, "
-        "bcl sync uploads them later)"
-    )
+    return "offline", "W&B: offline, as there is no API key (wandb login; bcl sync uploads later)"
 
 
 def has_key(environment: Mapping[str, str]) -> bool:

@@ -41,8 +41,8 @@ def test_runs_of_an_experiment_lie_in_one_folder_and_one_command_uploads_them(
         "run-b.wandb",
         "run-b.wandb",
     ]
-    assert "look        wandb leet results/runs/digits/wandb\n" in said
-    assert "look        bcl sync results/runs/digits\n" in said
+    assert "\nwandb leet results/runs/digits/wandb\n" in said
+    assert "\nbcl sync results/runs/digits\n" in said
     # As older runs have them.
     old = RUNS / "digits" / "a" / "wandb"
     old.mkdir()

@@ -10,7 +10,7 @@ from bclightning.cli.tables import print_report, results_table
 from bclightning.evaluation import EvaluationResult
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
-from bclightning.tracking.logger import how_to_look
+from bclightning.tracking.folders import how_to_look
 
 HOSTILE = "\x1b[2J[/red][link=http://evil.example]x\n"
 

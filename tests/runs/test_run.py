@@ -280,18 +280,19 @@ def test_w_and_b_sees_method_data_seed_and_results(folder, tiny):
     from pathlib import Path
 
     main(["fit", "--config", tiny, "--run_id", "r", "--wandb.mode", "offline"])
-    (run,) = (folder / "results/runs/digits/r/wandb").glob("offline-run-*")
+    (run,) = (folder / "results/runs/digits/wandb").glob("offline-run-*")
     wandb = Path(sys.executable).with_name("wandb")
     inspect = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
     shown = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
     assert {"regularizer:stochastic", "data:digits", "seed:0"} <= set(shown["tags"])
     assert shown["config"]["regularizer"] == "stochastic"
-    assert shown["config"]["model"]["network"]["init_args"]["hidden"] == [16]
+    assert shown["config"]["hidden"] == [16]
+    assert shown["config"]["details"]["settings"]["model"]["optimizer"] == "adam"
     record = RunRecord.read(folder / "results/runs/digits/r/run.json")
-    assert shown["summary"]["test/error"] == pytest.approx(record.test_value)
-    assert shown["summary"]["epoch"] == 2
-    assert "weights/hidden.0.linear" in str(shown["summary"])
-    assert list(run.glob("files/media/images/features/*.png"))
+    assert shown["summary"]["test/error_pct"] == pytest.approx(record.test_value)
+    assert shown["summary"]["_epoch"] == 3
+    assert "weights/1_histogram/hidden_0_linear" in shown["summary"]
+    assert list(run.glob("files/media/images/weights/1_features*.png"))
 
 
 def test_the_chosen_method_of_a_network_without_binary_weights_is_its_own():
