@@ -49,12 +49,18 @@ def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow
     follow = [
         c
         for c in COMMANDS
-        if re.match("bcl (test|validate|predict|export|summary|fit --resume)", c)
+        if re.match("bcl (test|validate|predict|export|summary|fit --resume|list|clean)", c)
     ]
-    assert len(follow) == 9
+    assert len(follow) == 11
     for command in follow:
         words = shlex.split(command)[1:]
         main([run if word == "RUN" or word.startswith("results/runs/") else word for word in words])
+    (longer,) = (c for c in COMMANDS if c.startswith("bcl fit --warm_start RUN"))
+    main([run if word == "RUN" else word for word in shlex.split(longer)[1:]])
+    (new,) = (
+        path for path in folder.glob("results/runs/digits-fit/*/run.json") if path != record_path
+    )
+    assert RunRecord.read(new).epochs == 200
     assert (folder / "classes.csv").exists()
     assert (folder / "model.onnx").stat().st_size < 40_000
 
@@ -81,7 +87,7 @@ def test_its_sweep_runs_and_is_compared_and_kept(folder, capfd):
     commands = [c for c in COMMANDS if re.match("bcl (sweep|compare)", c)]
     # That of MNIST takes hours; its page says what came of it.
     commands = [c for c in commands if not ELSEWHERE.search(c) and "sweeps/mnist" not in c]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command in commands:
         main(shlex.split(command)[1:])
     said = capfd.readouterr().out
@@ -114,7 +120,9 @@ def test_its_benchmarks_run(folder):
 def test_every_command_is_one_that_is_tested_here():
     known = (
         *("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict"),
-        "bcl fit --model",
+        *("bcl fit --model", "bcl fit --warm_start", "bcl list", "bcl clean"),
+        # Against a server, by the tests of the command.
+        "bcl sync",
         *("bcl export", "bcl summary", "bcl reproduce"),
     )
     others = [c for c in COMMANDS if not c.startswith(known)]
