@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import torch
-from campaigns import faults, kills
+from campaigns import faults, fits
 from stopped_runs import same
 
 import bclightning.inference.checksum
@@ -31,9 +31,9 @@ HOSTILE = (
 @functools.cache
 def run() -> Path:
     """The folder of a whole run, with a packed model beside its files."""
-    folder = kills.whole(0)[0]
+    folder = fits.whole(0)[0]
     words = ["export", str(folder), "--output", str(folder / "model.safetensors")]
-    assert faults.run(words, folder.parents[3]) == 0, kills.said(folder.parents[3])
+    assert faults.run(words, folder.parents[3]) == 0, faults.said(folder.parents[3])
     return folder
 
 
@@ -138,11 +138,15 @@ def without(module: Any, name: str, nothing: Any, parts: tuple) -> Callable:
     return attempt
 
 
-CONTROLS = {
-    "a packed model's checksum": without(
-        bclightning.inference.checksum, "_verified", lambda path: path.read_bytes(), PACKED
+CONTROLS: faults.Controls = {
+    "a packed model's checksum": (
+        "a packed model",
+        without(
+            bclightning.inference.checksum, "_verified", lambda path: path.read_bytes(), PACKED
+        ),
     ),
-    "a checkpoint's checksums": without(
-        bclightning.runs.checkpoint_io, "require_intact", lambda path: None, CHECKPOINT
+    "a checkpoint's checksums": (
+        "a checkpoint",
+        without(bclightning.runs.checkpoint_io, "require_intact", lambda path: None, CHECKPOINT),
     ),
 }

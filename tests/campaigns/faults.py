@@ -4,9 +4,11 @@ import builtins
 import contextlib
 import errno
 import os
+import random
 import signal
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ import torch
 from bclightning.cli.main import main
 
 Fault = Callable[[], None]
+Change = Callable[[], None]
 OPERATIONS = ("open", "mkdir", "replace", "rename", "unlink", "rmdir", "fsync")
 
 
@@ -24,6 +27,30 @@ def compute_on_one_thread() -> None:
     """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+class Try(random.Random):
+    """The source of a try's randomness, which knows the number of the try."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+Attempt = Callable[[Try, Path], str | None]
+"""One try, in an empty folder; returns what did not hold, or `None`."""
+
+Controls = dict[str, tuple[str, Attempt]]
+"""By the defence that is taken away: the name of the attack, and how it is made without that."""
+
+
+def nothing() -> None:
+    pass
+
+
+def said(folder: Path) -> str:
+    """What the command lines said that were started in a folder."""
+    return (folder / "said.txt").read_text(errors="replace")
 
 
 def killed() -> None:
@@ -130,6 +157,49 @@ def start(
 def wait(process: int) -> int:
     """The exit code of a process; minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def wait_until(process: int, deadline: float) -> int | None:
+    """The exit code as `wait` gives it; ``None`` if the process lives at the deadline."""
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.05)
+
+
+def ended(process: int) -> bool:
+    """Whether a process has ended; it can still be waited for."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == process:
+                found.append(int(status.parent.name))
+    return sorted(found)
+
+
+def workers(coordinator: int) -> list[int]:
+    """A sweep's workers, which are forked from a server that the coordinator has started."""
+    return [worker for child in children(coordinator) for worker in children(child)]
+
+
+def machine(coordinator: int) -> list[int]:
+    """A coordinator and all that it has started."""
+    return [coordinator, *children(coordinator), *workers(coordinator)]
+
+
+def signal_all(processes: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to those that live."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def run(words: list[str], folder: Path, *arguments, **keywords) -> int:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import yaml
-from campaigns import faults, kills
+from campaigns import faults, fits
 
 import bclightning.runs.allowed_code
 
@@ -61,10 +61,10 @@ def put(content: Any, keys: tuple[Any, ...], value: Any) -> None:
     content[keys[-1]] = value
 
 
-def sent_run(rng: Random, folder: Path, before: kills.Change = kills.nothing) -> str | None:
+def sent_run(rng: Random, folder: Path, before: faults.Change = faults.nothing) -> str | None:
     """Open a run of another's as data: nothing is called, and a refusal is a sentence."""
     run = folder / "sent"
-    shutil.copytree(kills.whole(0)[0], run)
+    shutil.copytree(fits.whole(0)[0], run)
     (folder / "planted.py").write_text(PLANTED)
     content = yaml.safe_load((run / "config.yaml").read_text())
     # Half of the time where a class is named, which a random place seldom is.
@@ -78,7 +78,7 @@ def sent_run(rng: Random, folder: Path, before: kills.Change = kills.nothing) ->
         record.write_text(record.read_text().replace('"finished"', '"running"'))
     command, *options = rng.choice(COMMANDS)
     code = faults.run([command, *options, "sent"], folder, before=before)
-    said = kills.said(folder)
+    said = faults.said(folder)
     where = f"{'.'.join(keys)} under {command}"
     if (folder / CANARY).exists():
         return f"{where} was called"
@@ -92,9 +92,12 @@ def without_the_limit() -> None:
     bclightning.runs.allowed_code.made_here = lambda text: True  # type: ignore[assignment]
 
 
-ATTACKS = {"a run that somebody sent": sent_run}
-CONTROLS = {
-    "the limit of what a sent run may name": lambda rng, folder: sent_run(
-        rng, folder, without_the_limit
+SENT = "a run that somebody sent"
+
+ATTACKS: dict[str, faults.Attempt] = {SENT: sent_run}
+CONTROLS: faults.Controls = {
+    "the limit of what a sent run may name": (
+        SENT,
+        lambda rng, folder: sent_run(rng, folder, without_the_limit),
     ),
 }
