@@ -1,15 +1,12 @@
 """`bcl sweep`: start a sweep, resume it, or look at one that runs elsewhere."""
 
 import argparse
-import contextlib
 import shlex
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
 from bclightning.cli.streams import loading
-from bclightning.errors import UserError
 from bclightning.runs.origin import definition_is_code, find_own_modules
 from bclightning.sweep import running
 from bclightning.sweep.definition import Definition
@@ -131,40 +128,8 @@ def positive(text: str) -> int:
 def _print_state(console: Console, definition: Definition, storage: str) -> bool:
     """Print how far a sweep is, and return whether anything of it failed."""
     from bclightning.cli.sweep_view import print_state
-    from bclightning.sweep.storages import sqlite_file
-    from bclightning.sweep.studies import Studies
+    from bclightning.sweep.reading import reading
 
-    original = storage
-    with tempfile.TemporaryDirectory() as copies:
-        if (file := sqlite_file(storage)) is not None and file.is_file():
-            # The file is a coordinator's; a copy can be looked at without disturbing it.
-            storage = _copy(file, Path(copies))
-        try:
-            studies = Studies(definition, storage, create=False)
-        except UserError as error:
-            # What is said is true of the file, and its copy is nobody's concern.
-            raise UserError(str(error).replace(storage, original)) from error
+    with reading(definition, storage) as studies:
         studies.storage.notify = lambda sentence: console.print(sentence, markup=False)
-        try:
-            return print_state(console, studies)
-        finally:
-            studies.close()
-
-
-def _copy(source: Path, folder: Path) -> str:
-    import sqlite3
-
-    from bclightning.sweep.storages import damaged, sqlite_url
-
-    target = folder / "storage.db"
-    try:
-        with (
-            contextlib.closing(sqlite3.connect(source)) as original,
-            contextlib.closing(sqlite3.connect(target)) as copy,
-        ):
-            original.backup(copy)
-    except sqlite3.OperationalError as error:
-        raise UserError(f"the storage {source} cannot be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise UserError(damaged(str(source), str(error))) from error
-    return sqlite_url(target)
+        return print_state(console, studies)

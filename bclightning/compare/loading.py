@@ -184,10 +184,7 @@ def gather_sweep(definition: Path, storage: str, runs_dir: str) -> list[FoundRun
 
 def _stored(definition: Path, storage: str) -> list[FoundRun]:
     from bclightning.sweep.definition import Definition
-    from bclightning.sweep.studies import Studies
+    from bclightning.sweep.reading import reading
 
-    studies = Studies(Definition.read(definition), storage, create=False)
-    try:
+    with reading(Definition.read(definition), storage) as studies:
         return [FoundRun(record, None) for record in studies.records()]
-    finally:
-        studies.close()

@@ -21,8 +21,8 @@ from campaigns import faults
 from campaigns.faults import Change, nothing, said
 from stopped_runs import differences
 
-import bclightning.cli.main
-import bclightning.storage
+from bclightning import storage
+from bclightning.cli import main
 from bclightning.runs.callbacks import SeedEachEpoch
 from bclightning.runs.folder import RunFolder
 
@@ -168,7 +168,7 @@ def without_whole_renames() -> None:
 
 
 def without_a_sentence() -> None:
-    for module in (bclightning.storage, bclightning.cli.main):
+    for module in (storage, main):
         module.full_disk = lambda error, path: None  # type: ignore[attr-defined]
 
 

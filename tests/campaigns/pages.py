@@ -17,8 +17,8 @@ from typing import Any
 from campaigns import faults, fits
 from campaigns.faults import Change, nothing, said
 
-import bclightning.compare.page
-import bclightning.runs.scratch
+from bclightning.compare import page
+from bclightning.runs import scratch
 
 RUNS = "results/runs/digits"
 OLD, NEW = ("r0", "r1")
@@ -145,7 +145,7 @@ ATTACKS: dict[str, faults.Attempt] = {KILLED: killed, FULL: full_disk, TWO: two_
 
 def without_the_lock_of_a_page() -> None:
     nothing: Any = lambda folder: contextlib.nullcontext()  # noqa: E731
-    bclightning.compare.page.locked = nothing
+    page.locked = nothing
 
 
 def without_the_lock_of_an_export() -> None:
@@ -155,7 +155,7 @@ def without_the_lock_of_an_export() -> None:
         for place in parent.glob(".export-*"):
             shutil.rmtree(place, ignore_errors=True)
 
-    bclightning.runs.scratch._remove_leftovers = remove
+    scratch._remove_leftovers = remove
 
 
 def lacking(attempt: Callable[..., str | None], before: Change) -> faults.Attempt:

@@ -7,7 +7,7 @@ from typing import Any
 from campaigns import clock, faults
 
 import bclightning.storage
-import bclightning.sweep.worker
+from bclightning.sweep import worker as of_sweeps
 
 FULL_DISK, WITHOUT = "CAMPAIGN_FULL_DISK", "CAMPAIGN_WITHOUT"
 
@@ -18,13 +18,13 @@ class NeverRaised(Exception):
 
 def without_leaving() -> None:
     """Take it for a fault that another process trains the run."""
-    bclightning.sweep.worker.RunInUseError = NeverRaised  # type: ignore[misc, assignment]
+    of_sweeps.RunInUseError = NeverRaised  # type: ignore[misc, assignment]
 
 
 def without_a_sentence() -> None:
     """Take a full disk for the run's fault."""
     never: Any = lambda error, path: None  # noqa: E731
-    for module in (bclightning.storage, bclightning.sweep.worker):
+    for module in (bclightning.storage, of_sweeps):
         module.full_disk = never  # type: ignore[attr-defined]
 
 

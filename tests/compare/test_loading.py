@@ -1,6 +1,7 @@
 """Runs as a list of records, and as a data frame."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def test_a_damaged_record_here_is_told_beside_a_storage_too(folder, stored, refu
     path.write_text("{")
     said = refused("compare", "e.yaml", "--storage", stored[1])
     assert "results/runs/e/a/run.json is not a complete run record" in said
+
+
+def test_a_sweep_is_compared_while_a_coordinator_has_its_file(folder, stored, capsys):
+    record, url = stored
+    (folder / ".stored.db.lock").unlink(missing_ok=True)
+    table(capsys, "e.yaml", "--storage", url)
+    # Who only looks locks nothing.
+    assert not (folder / ".stored.db.lock").exists()
+    with closing(Studies(Definition.read(folder / "e.yaml"), url)):
+        (arm,) = table(capsys, "e.yaml", "--storage", url)["arms"]
+    assert arm["runs"] == [record.run_id]
 
 
 @pytest.mark.parametrize("url", ["sqlite:///typo.db", "sqlite+pysqlite:///no/typo.db"])
