@@ -167,7 +167,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def home_expanded(value: Any) -> Any:
-    """Plain data with the user's own folder for ``~/`` at the beginning of any text in it.
+    """Plain data with the user's own folder for ``~/`` at the beginning of any text or path in it.
 
     Only with the slash, since a lone ``~`` is YAML's null.
 
@@ -178,6 +178,9 @@ def home_expanded(value: Any) -> Any:
     match value:
         case str() if value.startswith("~/"):
             return os.path.expanduser(value)
+        case Path():
+            # As text: a configuration file holds no other paths.
+            return str(expanded(value))
         case dict():
             return {key: home_expanded(entry) for key, entry in value.items()}
         case list():

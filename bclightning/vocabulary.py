@@ -44,3 +44,6 @@ VAL_ERROR = "val/error"
 TEST_LOSS = "test/loss"
 TEST_ERROR = "test/error"
 """Names of the metrics that `bclightning.training.Classifier` logs; errors are in percent."""
+
+DEFAULT_PORT = 13000
+"""The port of a sweep's storage server, where its address names none."""

@@ -6,6 +6,7 @@ import time
 from bclightning.cli.sweep import positive
 from bclightning.errors import UserError
 from bclightning.runs.interrupt import interruptible
+from bclightning.vocabulary import DEFAULT_PORT
 
 DESCRIPTION = (
     "Serve a file of sweeps to several machines, where no PostgreSQL can be installed: bcl sweep "
@@ -23,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen at, 0.0.0.0 for all of this machine's (default: localhost)",
     )
     parser.add_argument(
-        "--port", type=positive, default=13000, metavar="N", help="port (default: 13000)"
+        "--port",
+        type=positive,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help=f"port (default: {DEFAULT_PORT})",
     )
 
 

@@ -11,6 +11,7 @@ from bclightning.compare.selection import how_far
 from bclightning.errors import UserError
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.record import RunRecord
+from bclightning.storage import expanded
 
 # Columns of a data frame of runs before those of their hyperparameters.
 COLUMNS = (
@@ -94,8 +95,8 @@ def load_runs(
         >>> [run.run_id for run in load_runs(folder)]
         ['a']
     """
-    named = [os.fspath(name) for name in (path, *paths)]
-    return RunList(run.record for run in gather(named, os.fspath(runs_dir)))
+    named = [str(expanded(name)) for name in (path, *paths)]
+    return RunList(run.record for run in gather(named, str(expanded(runs_dir))))
 
 
 def gather(names: Sequence[str], runs_dir: str = "results/runs") -> list[FoundRun]:

@@ -24,6 +24,7 @@ from bclightning.inference.graph import PRODUCTS, Step
 from bclightning.inference.limits import check_limits
 from bclightning.inference.tracing import folded, trace
 from bclightning.preprocessing import Preprocessing
+from bclightning.storage import expanded
 
 FORMAT = "bclightning-packed"
 VERSION = 1
@@ -154,7 +155,7 @@ class PackedModel:
             DamagedFileError: The file does not match its checksum, or is not a packed model.
             UserError: There is no such file, or it has another format version.
         """
-        path = Path(path)
+        path = expanded(path)
         metadata, tensors = read_checked(path)
         if metadata.get("format") != FORMAT:
             raise DamagedFileError(f"{path} is not a packed model, though its checksum matches")

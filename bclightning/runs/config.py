@@ -409,7 +409,9 @@ class RunConfig:
         """
         folder = run if isinstance(run, RunFolder) else RunFolder.find(str(run))
         content, allowed = open_config(folder, allow_code)
-        return cls(load_limited([content, *map(dict, sources)], allowed)._values, folder, allowed)
+        return cls(
+            load_limited([content, *map(_content, sources)], allowed)._values, folder, allowed
+        )
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> "RunConfig":

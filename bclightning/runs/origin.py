@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bclightning.storage import expanded
+
 _TAG = "# made here: "
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -62,7 +64,7 @@ def definition_is_code(source: Any) -> bool:
     Args:
         source: The definition's file or bare name; anything else is its user's own.
     """
-    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    path = expanded(source) if isinstance(source, str | os.PathLike) else None
     if path is None or not path.is_file():
         return True
     if not (path.parent / "storage.db").exists() and not any(path.parent.glob("*/run.json")):

@@ -25,8 +25,7 @@ from bclightning.errors import MachineError, UserError
 from bclightning.sweep import optuna_private
 from bclightning.sweep.databases import LOCK_SECONDS, SqliteStorage
 from bclightning.sweep.storages import FORMS, Passing, Storage, printable_reason, sqlite_url
-
-DEFAULT_PORT = 13000
+from bclightning.vocabulary import DEFAULT_PORT
 
 # How long whoever begins waits for the server.
 READY_SECONDS = 10.0

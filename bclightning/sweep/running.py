@@ -11,7 +11,7 @@ from bclightning.runs.folder import RunFolder
 from bclightning.runs.hyperparameters import is_place
 from bclightning.runs.interrupt import Interrupted, interruptible
 from bclightning.runs.record import RunRecord
-from bclightning.storage import full_disk, write_text
+from bclightning.storage import expanded, full_disk, home_expanded, write_text
 from bclightning.sweep.definition import Definition
 from bclightning.sweep.inputs import checksums, read_recipe, with_nested_files
 
@@ -93,7 +93,8 @@ def sweep(
     files = checksums([recipe, *options_of_arms])
     allowed = allowed_in_definition(source, allow_code)
     recipe = with_nested_files(recipe, allowed)
-    everywhere = {**(options or {}), "runs_dir": str(runs_dir)}
+    runs_dir = expanded(runs_dir)
+    everywhere = {**home_expanded(dict(options or {})), "runs_dir": str(runs_dir)}
     monitor = check(definition, recipe, everywhere, allowed)
     folder = Path(runs_dir) / definition.name
     _make(folder)
@@ -138,7 +139,7 @@ def default_storage(definition: Definition, runs_dir: str | Path) -> str:
     # Imported here: who only asks for the URL need not wait for what opens it.
     from bclightning.sweep.storages import sqlite_url
 
-    return sqlite_url(Path(runs_dir) / definition.name / "storage.db")
+    return sqlite_url(expanded(runs_dir) / definition.name / "storage.db")
 
 
 def _check_arguments(

@@ -1,5 +1,6 @@
 """A storage server for machines without a database: the promises of one, and its own."""
 
+import argparse
 import contextlib
 import os
 import socket
@@ -12,6 +13,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from bclightning.cli import storage
 from bclightning.cli.main import main
 from bclightning.errors import MachineError, UserError
 from bclightning.runs.record import RunRecord
@@ -19,6 +21,7 @@ from bclightning.sweep import remote
 from bclightning.sweep.definition import Definition
 from bclightning.sweep.remote import served
 from bclightning.sweep.studies import Studies
+from bclightning.vocabulary import DEFAULT_PORT
 
 SWEEP = Definition.parse(
     {
@@ -215,3 +218,13 @@ def test_two_coordinators_one_of_them_killed_and_the_server_too(folder, tiny):
     os.chdir(folder)
     with served("sweeps.db", "localhost", port):
         main(["sweep", "far.yaml", "--storage", url, "--status"])
+
+
+def test_the_server_and_its_address_have_one_port_unless_another_is_given(monkeypatch):
+    parser = argparse.ArgumentParser()
+    storage.add_arguments(parser)
+    assert parser.parse_args(["sweeps.db"]).port == DEFAULT_PORT
+    monkeypatch.setattr(remote, "READY_SECONDS", 0.1)
+    monkeypatch.setattr(remote, "DEFAULT_PORT", port := free_port())
+    with pytest.raises(UserError, match=f"grpc://localhost:{port};"):
+        Studies(SWEEP, "grpc://localhost")

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 import bclightning.sweep
+from bclightning import RunConfig, load_runs
 from bclightning.cli.main import main
 from bclightning.errors import UserError
+from bclightning.runs.origin import definition_is_code
 from bclightning.sweep import check as checks
 from bclightning.sweep.definition import Definition
 from bclightning.sweep.monitor import Monitor
@@ -53,6 +55,37 @@ def test_its_records_are_returned_and_nothing_is_printed(folder, tiny, capfd):
         assert json.loads(path.read_text())["hyperparameters"] == run.hyperparameters
     # Again, there is nothing to do, and the records are the same.
     assert bclightning.sweep(Definition.load(asked), runs_dir=folder / "runs") == records
+
+
+def test_home_is_expanded_in_arguments_as_on_the_command_line(folder, tiny, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    (folder / "home").mkdir()
+    (folder / "home" / "tiny.yaml").write_text(Path(tiny).read_text())
+    (run,) = bclightning.sweep(
+        definition("~/tiny.yaml", overrides={"trainer.max_epochs": 1}),
+        runs_dir="~/runs",
+        storage="sqlite:///~/studies.db",
+        options={"data.root": "~/data"},
+    )
+    assert (folder / "home" / "runs" / "mine" / run.run_id / "run.json").is_file()
+    assert (folder / "home" / "studies.db").is_file()
+    assert [found.run_id for found in load_runs("~/runs/mine")] == [run.run_id]
+    assert [found.run_id for found in load_runs(run.run_id, runs_dir="~/runs")] == [run.run_id]
+    config = RunConfig.load("~/tiny.yaml", {"runs_dir": Path("~/runs")})
+    assert config["runs_dir"] == str(folder / "home" / "runs")
+    again = RunConfig.from_run(f"~/runs/mine/{run.run_id}", {"data.root": "~/sets"})
+    assert again["data.root"] == str(folder / "home" / "sets")
+    assert sorted(path.name for path in folder.iterdir()) == ["home"]
+
+
+def test_a_sent_definition_is_data_however_it_is_named(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    sent = folder / "sent"
+    (sent / "a").mkdir(parents=True)
+    (sent / "a" / "run.json").write_text("{}")
+    (sent / "sweep.yaml").write_text("recipe: digits.yaml\narms: [none]\n")
+    for name in (sent / "sweep.yaml", "~/sent/sweep.yaml", Path("~/sent/sweep.yaml")):
+        assert not definition_is_code(name), name
 
 
 def test_a_script_needs_no_main_guard(folder, tiny):
