@@ -48,12 +48,15 @@ def runs() -> Path:
     return folder
 
 
-def begun(folder: Path, command: Command) -> None:
+def begun(parent: Path, command: Command) -> Path:
     """A folder with runs, and with what the command's first form makes of them."""
+    # Of a fixed name, since a page says how it is made again.
+    folder = parent / "work"
     shutil.copytree(runs() / "results", folder / "results")
     (folder / "out").mkdir()
     assert faults.run(command[0], folder) == 0, said(folder)
     (folder / "said.txt").unlink()
+    return folder
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -69,8 +72,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @functools.cache
 def undisturbed(name: str) -> tuple[dict[str, bytes], dict[str, bytes], int]:
     """What both forms of a command leave, and the number of the second one's file operations."""
-    folder = Path(tempfile.mkdtemp(prefix="campaign-whole-"))
-    begun(folder, COMMANDS[name])
+    folder = begun(Path(tempfile.mkdtemp(prefix="campaign-whole-")), COMMANDS[name])
     old = content(folder / "out")
     assert faults.run(COMMANDS[name][1], folder) == 0, said(folder)
     return old, content(folder / "out"), int((folder / "operations.txt").read_text())
@@ -98,7 +100,7 @@ def made_again(folder: Path, name: str, before: Change) -> str | None:
 def killed(rng: faults.Try, folder: Path, before: Change = nothing) -> str | None:
     """A kill before each file operation in turn."""
     name = list(COMMANDS)[rng.number % len(COMMANDS)]
-    begun(folder, COMMANDS[name])
+    folder = begun(folder, COMMANDS[name])
     number = rng.number // len(COMMANDS) % undisturbed(name)[2] + 1
     code = faults.run(COMMANDS[name][1], folder, faults.killed, number, before=before)
     if code not in (0, -9):
@@ -109,7 +111,7 @@ def killed(rng: faults.Try, folder: Path, before: Change = nothing) -> str | Non
 def full_disk(rng: faults.Try, folder: Path, before: Change = nothing) -> str | None:
     """A disk that is full from each file operation on, in turn."""
     name = list(COMMANDS)[rng.number % len(COMMANDS)]
-    begun(folder, COMMANDS[name])
+    folder = begun(folder, COMMANDS[name])
     number = rng.number // len(COMMANDS) % undisturbed(name)[2] + 1
     command = COMMANDS[name][1]
     code = faults.run(command, folder, faults.disk_full, number, lasting=True, before=before)
@@ -127,7 +129,7 @@ def two_at_once(rng: random.Random, folder: Path, before: Change = nothing) -> s
 
 
 def two(name: str, folder: Path, before: Change) -> str | None:
-    begun(folder, COMMANDS[name])
+    folder = begun(folder, COMMANDS[name])
     both = [faults.start(COMMANDS[name][1], folder, before=before) for _ in range(2)]
     with faults.alive(*both):
         codes = [faults.wait(process) for process in both]
