@@ -7,9 +7,6 @@ import io
 import os
 import pickle
 import random
-import secrets
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from postgresql import Server, installed
 from wandb_server import KEY
 
 from bclightning.cli.main import main
@@ -109,37 +107,20 @@ def made_once(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory):
-    """A PostgreSQL server of our own, which goes when the tests end: user, password, host, port."""
-    if shutil.which("pg_virtualenv") is None:
+    """A PostgreSQL server of our own, which goes when the tests end."""
+    if not installed():
         pytest.skip("needs Debian's package postgresql")
-    show = 'echo "$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT"; read line'
     # Servers that start at once, in two processes of tests, would take the same free port.
     with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "postgresql.lock"):
-        process = subprocess.Popen(
-            ["pg_virtualenv", "-t", "sh", "-c", show],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for line in process.stdout:
-            if "@" in line:
-                break
-        else:
-            pytest.fail("PostgreSQL did not start")
-    yield line.strip()
-    process.communicate("\n")
+        server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def postgresql(postgresql_server):
     """The URL of an empty PostgreSQL database, which no other test has."""
-    import psycopg
-
-    name = f"test_{secrets.token_hex(4)}"
-    with psycopg.connect(f"postgresql://{postgresql_server}/postgres", autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}")
-    return f"postgresql+psycopg://{postgresql_server}/{name}"
+    return postgresql_server.new_database()
 
 
 @pytest.fixture

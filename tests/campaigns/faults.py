@@ -1,11 +1,14 @@
 """A command line in a process of its own, with a fault at one of its file operations."""
 
+import atexit
 import builtins
 import contextlib
 import errno
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +30,13 @@ def compute_on_one_thread() -> None:
     """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def kept_folder() -> Path:
+    """A folder for what all tries are compared with, which goes with this process."""
+    folder = tempfile.mkdtemp(prefix="campaign-whole-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 class Try(random.Random):
@@ -136,6 +146,7 @@ def start(
     code = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(folder)
         said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(said, 1)

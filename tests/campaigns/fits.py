@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,7 +34,7 @@ RESUME = ["fit", "--resume", str(RUN)]
 @functools.cache
 def whole(seed: int) -> tuple[Path, int, float]:
     """A run that nothing disturbed, its number of file operations, and its seconds."""
-    folder = Path(tempfile.mkdtemp(prefix="campaign-whole-"))
+    folder = faults.kept_folder()
     shutil.copy(RECIPE, folder)
     start = time.monotonic()
     assert faults.run([*FIT, "--seed_everything", str(seed)], folder) == 0, said(folder)

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import random
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ COMMANDS = {"export": EXPORT, "page": PAGE}
 @functools.cache
 def runs() -> Path:
     """A folder with two whole runs."""
-    folder = Path(tempfile.mkdtemp(prefix="campaign-whole-"))
+    folder = faults.kept_folder()
     shutil.copy(fits.RECIPE, folder)
     for seed, name in enumerate((OLD, NEW)):
         words = ["fit", "--config", "tiny.yaml", "--run_id", name, "--seed_everything", str(seed)]
@@ -72,7 +71,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @functools.cache
 def undisturbed(name: str) -> tuple[dict[str, bytes], dict[str, bytes], int]:
     """What both forms of a command leave, and the number of the second one's file operations."""
-    folder = begun(Path(tempfile.mkdtemp(prefix="campaign-whole-")), COMMANDS[name])
+    folder = begun(faults.kept_folder(), COMMANDS[name])
     old = content(folder / "out")
     assert faults.run(COMMANDS[name][1], folder) == 0, said(folder)
     return old, content(folder / "out"), int((folder / "operations.txt").read_text())

@@ -12,6 +12,7 @@ is the number of the first try, as a failure names it. What is printed last is a
 import argparse
 import collections
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -95,6 +96,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the names of the attacks to make")
     parser.add_argument("--controls", action="store_true")
     options = parser.parse_args()
+    # In order, so that what an attack has started is ended.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     importlib.import_module("campaigns.faults").compute_on_one_thread()
     campaign = importlib.import_module(f"campaigns.{options.campaign}")
     attacks = {name: a for name, a in campaign.ATTACKS.items() if options.only in name}
