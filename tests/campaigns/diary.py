@@ -4,12 +4,18 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bclightning.runs.checkpoint import RunCheckpoint
 
 VARIABLE = "CAMPAIGN_DIARY"
+
+
+def callback(pause: float) -> dict[str, Any]:
+    """A diary among the callbacks of a recipe."""
+    return {"class_path": f"{__name__}.Diary", "init_args": {"pause": pause}}
 
 
 class Diary(Callback):

@@ -16,7 +16,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from campaigns import faults
+import yaml
+from campaigns import diary, faults
 from campaigns.faults import Change, nothing, said
 from stopped_runs import differences
 
@@ -112,11 +113,18 @@ def two_at_once(rng: random.Random, folder: Path, before: Change = nothing) -> s
 
 def two_resume(rng: random.Random, folder: Path, before: Change = nothing) -> str | None:
     """Two processes resume one run while a third is killed that trains it."""
-    shutil.copy(RECIPE, folder)
-    first = faults.start(FIT, folder, before=before)
+    recipe = yaml.safe_load(RECIPE.read_text())
+    recipe["trainer"]["callbacks"] = [diary.callback(0.3)]
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+
+    def prepare() -> None:
+        os.environ[diary.VARIABLE] = "diary.txt"
+        before()
+
+    first = faults.start(FIT, folder, before=prepare)
     while not (folder / RUN / "checkpoints" / "last.ckpt").exists():
         time.sleep(0.01)
-    others = [faults.start(RESUME, folder, before=before) for _ in range(2)]
+    others = [faults.start(RESUME, folder, before=prepare) for _ in range(2)]
     with faults.alive(*others):
         time.sleep(rng.uniform(0, 1))
         os.kill(first, signal.SIGKILL)
@@ -124,7 +132,11 @@ def two_resume(rng: random.Random, folder: Path, before: Change = nothing) -> st
         codes = [faults.wait(process) for process in others]
     if not set(codes) <= {0, 2}:
         return f"they ended with {codes}: {said(folder)}"
-    return resumed(folder, before)
+    # One epoch more than once, in which the first was killed.
+    again, mixed = diary.repeated(folder / "diary.txt"), diary.by_turns(folder / "diary.txt")
+    if len(again) > 1 or mixed:
+        return f"trained again: {again}; by turns: {mixed}"
+    return resumed(folder, prepare)
 
 
 def before_an_operation(rng: faults.Try, folder: Path) -> str | None:

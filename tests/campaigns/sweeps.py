@@ -30,7 +30,8 @@ from bclightning.sweep import coordinator, databases, liveness, storages, studie
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 EPOCHS, PAUSE = 6, 0.3
 ARMS, TRIALS, FINALS = ("none", "stochastic"), 2, 2
-JOBS = 2
+# More than there are trials at a time, so that what is given up is taken at once.
+JOBS = 3
 SWEEP: dict[str, Any] = {
     "name": "attacked",
     "recipe": "recipe.yaml",
@@ -73,8 +74,7 @@ class Machine:
         self.full_disk: str | None = None
         self._runs, self._before = runs, before
         recipe = yaml.safe_load(TINY.read_text())
-        callback = {"class_path": "campaigns.diary.Diary", "init_args": {"pause": PAUSE}}
-        recipe["trainer"] |= {"max_epochs": EPOCHS, "callbacks": [callback]}
+        recipe["trainer"] |= {"max_epochs": EPOCHS, "callbacks": [diary.callback(PAUSE)]}
         (self.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         sweep = {**SWEEP, **(REPORTED if pruner else {})}
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
