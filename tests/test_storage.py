@@ -2,11 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from bclightning.errors import UserError
-from bclightning.storage import checked_target, expanded, replacing, write_text
+from bclightning.storage import checked_target, expanded, home_expanded, replacing, write_text
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
@@ -136,6 +137,17 @@ def test_a_path_below_home_is_expanded(monkeypatch, name):
 def test_other_paths_stay_as_they_are():
     for name in ("a/~/b", "a~", ".", "/x", "~no-such-user/x"):
         assert str(expanded(name)) == name
+
+
+def test_home_is_expanded_in_plain_data_in_text_and_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"data.root": Path("~/sets"), "skip": ["~/a", "~", "a~/b"], "epochs": 3, "x": None}
+    assert home_expanded(given) == {
+        "data.root": "/home/me/sets",
+        "skip": ["/home/me/a", "~", "a~/b"],
+        "epochs": 3,
+        "x": None,
+    }
 
 
 def test_a_target_below_home_is_expanded(tmp_path, monkeypatch):

@@ -29,6 +29,14 @@ _LOCK_NOT_AVAILABLE = "55P03"
 # What SQLite answers where a file is none of its own, or has not the tables that it had.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
 
+# What SQLAlchemy raises where a connection breaks; the last where Optuna, which takes that for a
+# query that was too long, asks once more in the transaction that broke.
+_BROKEN = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.PendingRollbackError,
+)
+
 # A table that Optuna makes last of all.
 _LAST_TABLE = "alembic_version"
 
@@ -159,7 +167,7 @@ class PostgresqlStorage(Storage):
         cause = _database_error(error)
         if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
             return True
-        return isinstance(cause, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
+        return isinstance(cause, _BROKEN)
 
     def close(self) -> None:
         """Close the connections."""

@@ -517,3 +517,9 @@ def test_a_module_of_the_file_can_be_saved_and_moved_as_any_other(small):
     network = PackedNetwork(PackedModel.read(small), "float32")
     assert sum(buffer.numel() for buffer in network.buffers()) == 12 * 3 + 3 * 2 + 2 * 3 + 2 * 2
     assert not list(network.parameters())
+
+
+def test_a_file_below_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=f"there is no file {tmp_path}/none"):
+        load("~/none")

@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from campaigns import faults
 from optuna.trial import TrialState
 
 TRIALS, FINALS = 18, 2
@@ -34,21 +35,8 @@ def start(log, *words) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=file, stderr=file)
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError):
-            continue
-        if parent == pid:
-            found.append(int(status.parent.name))
-    return found
-
-
 def workers(coordinator: subprocess.Popen) -> list[int]:
-    """Those forked from the server; the others are the server and the resource tracker."""
-    return [worker for child in children(coordinator.pid) for worker in children(child)]
+    return faults.workers(coordinator.pid)
 
 
 def kill(pid: int) -> None:
@@ -190,7 +178,7 @@ def test_two_coordinators_on_one_database_and_one_of_them_killed(folder, tiny, p
 
 def servers(coordinator: subprocess.Popen) -> list[int]:
     """The process that workers are forked from."""
-    return [child for child in children(coordinator.pid) if children(child)]
+    return [child for child in faults.children(coordinator.pid) if faults.children(child)]
 
 
 @pytest.mark.slow
@@ -209,10 +197,10 @@ def test_the_process_that_workers_are_forked_from_is_killed(folder, tiny):
         (server,) = servers(coordinator)
         # In the middle of starting another worker; one that is at work trains on, as an orphan.
         os.kill(server, signal.SIGSTOP)
-        kill(children(server)[0])
+        kill(faults.children(server)[0])
         time.sleep(1.0)
         kill(server)
-        while children(server):
+        while faults.children(server):
             time.sleep(0.01)
     assert coordinator.wait(200) == 0, log.read_text()
     assert "Traceback" not in log.read_text()

@@ -152,6 +152,24 @@ def test_a_database_that_restarts_is_waited_for_and_nothing_is_done_twice(databa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("table", ["trials", "trial_system_attributes", "trial_params"])
+def test_a_database_that_is_lost_between_two_queries_of_a_read_is_waited_for(database, wire, table):
+    """Optuna goes on in the transaction that broke, which is another error than a broken one."""
+    with opened(text(database.set(host="127.0.0.1", port=wire.port))) as studies:
+        studies.prepare("a recipe")
+        cuts = []
+
+        @sqlalchemy.event.listens_for(studies.storage._rdb.engine, "before_cursor_execute")
+        def cut(connection, cursor, statement, *rest):
+            if f"FROM {table}" in statement and not cuts:
+                cuts.append(table)
+                wire.cut(0.0)
+
+        assert [trial.state for trial in studies.trials("none", "tune")] == [TrialState.WAITING] * 3
+        assert cuts == [table]
+
+
+@pytest.mark.slow
 def test_a_database_that_stays_away_is_given_up(database, wire):
     with opened(text(database.set(host="127.0.0.1", port=wire.port))) as studies:
         studies.prepare("a recipe")
