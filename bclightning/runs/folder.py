@@ -151,7 +151,7 @@ class RunFolder:
 
         Raises:
             RunInUseError: Another process is training it.
-            MachineError: The lock cannot be written.
+            MachineError: The lock cannot be written, or the disk is full.
         """
         lock = filelock.FileLock(self.path / LOCK)
         self._acquire(lock, check)
@@ -175,7 +175,8 @@ class RunFolder:
                         "wait for it, or stop it"
                     ) from error
             except (OSError, NotImplementedError) as error:
-                raise MachineError(
+                full = full_disk(error, self.path / LOCK) if isinstance(error, OSError) else None
+                raise full or MachineError(
                     f"the run {self.path} cannot be locked: {getattr(error, 'strerror', error)}; "
                     "copy it to a folder where files can be written and locked"
                 ) from error

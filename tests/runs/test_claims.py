@@ -1,10 +1,12 @@
 """One process at a time on a run: who comes later waits or is refused, and nothing is mixed."""
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
 
+import filelock
 import pytest
 import yaml
 from processes import CONTEXT, code_of, start
@@ -15,6 +17,7 @@ from bclightning.runs.config import RunConfig
 from bclightning.runs.folder import RunFolder
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.record import RunRecord
+from bclightning.storage import DiskFullError
 
 RUNS = Path("results/runs/digits")
 
@@ -218,3 +221,15 @@ def test_a_name_that_no_folder_can_have_is_one_sentence(folder, tiny, refused, n
     assert "there is no run" in refused("fit", "--resume", name)
     if "\0" not in name:
         assert "cannot" in refused("fit", "--config", tiny, "--runs_dir", name)
+
+
+def test_a_lock_that_finds_a_full_disk_says_so(tmp_path, monkeypatch):
+    def full(self, *arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", full)
+    with (
+        pytest.raises(DiskFullError, match=f"the disk is full: {tmp_path}"),
+        RunFolder(tmp_path).lock(),
+    ):
+        pass
