@@ -1,6 +1,7 @@
 """`bcl sweep`: start a sweep, resume it, or look at one that runs elsewhere."""
 
 import argparse
+import contextlib
 import shlex
 from pathlib import Path
 
