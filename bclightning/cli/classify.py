@@ -45,7 +45,8 @@ def with_model(options: argparse.Namespace) -> None:
         )
     names, images = [], []
     for name in options.images:
-        pixels = read_images(Path(name), model.image_shape, model.preprocessing.max_pixel)
+        prepared = model.preprocessing
+        pixels = read_images(Path(name), model.image_shape, prepared.max_pixel, prepared.fit)
         names += [name] if len(pixels) == 1 else [f"{name}[{i}]" for i in range(len(pixels))]
         images.append(pixels)
     network = PackedNetwork(model, "bits" if len(names) <= MAX_IMAGES_ON_BITS else "float32")
@@ -90,10 +91,10 @@ def with_run(options: argparse.Namespace) -> None:
     path = checked_target(options.output or "predictions.csv")
     network = trained_network(config, options.ckpt_path, "predict")
     prediction = predict(network)
-    numbers = range(len(prediction.scores))
-    write_text(path, scores_as_csv(numbers, prediction.scores, prediction.class_names))
+    names = prediction.names
+    write_text(path, scores_as_csv(names, prediction.scores, prediction.class_names))
     print(
-        f"{printable(network.name)}: {len(numbers)} predictions with {prediction.weights} weights "
+        f"{printable(network.name)}: {len(names)} predictions with {prediction.weights} weights "
         f"and batch-norm statistics {prediction.batch_norm}, in {printable(str(path))}"
     )
 

@@ -33,6 +33,10 @@ class ExportOptions:
         tolerance: Difference of the written model's test error from the run's that is allowed, in
             percentage points; 0.1, or one image, if left out.
         ckpt_path: Checkpoint to export; the run's best one if left out.
+        image_shape: Shape of an image, as [3,32,32], for a data module of your own; that of its
+            first test image if left out.
+        class_names: Names of the classes, as [cat,dog], for a data module of your own that has no
+            attribute class_names.
     """
 
     output: str | None = None
@@ -40,6 +44,8 @@ class ExportOptions:
     batch_norm: Literal["as-trained", "re-estimated"] | None = None
     tolerance: float | None = None
     ckpt_path: str | None = None
+    image_shape: list[int] | None = None
+    class_names: list[str] | None = None
 
 
 _STATISTICS: dict[str | None, BatchNormStatistics | None] = {
@@ -67,6 +73,8 @@ def run(options: Namespace) -> int:
         format=options.format,
         batch_norm=_STATISTICS[options.batch_norm],
         tolerance=options.tolerance,
+        image_shape=options.image_shape,
+        class_names=options.class_names,
     )
     model = written.files[0]
     size = f"{megabytes(model.stat().st_size)}; {megabytes(written.float_bytes)} in fp32"
@@ -79,8 +87,11 @@ def run(options: Namespace) -> int:
         ("size", size),
         ("files", ", ".join(map(str, written.files))),
     ]
-    if written.input is None:
+    if written.input is None and written.takes_raw_images:
         rows.append(("use", f"bcl predict {model} --images IMAGE ..."))
+    elif written.input is None:
+        # How a data module of a user's own prepares images, it alone knows.
+        rows.append(("use", f"bclightning.inference.load({str(model)!r})(prepared images)"))
     else:
         rows.append(("input", written.input))
     console = Console()

@@ -26,8 +26,8 @@ def add_arguments(parser: Arguments) -> None:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="PNG, JPEG or BMP files, or .npy arrays of raw pixels: (height, width), (channels, "
-        "height, width) or (count, channels, height, width).",
+        help="PNG, JPEG, BMP or WebP files, or .npy arrays of raw pixels: (height, width), "
+        "(channels, height, width) or (count, channels, height, width).",
     )
     parser.add_argument(
         "--output",

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from bclightning.cli.command_line import names_recipe, run_of_config
 from bclightning.costs import LayerCost, Operations, energy, layer_costs
-from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
 from bclightning.formatting import joules, megabytes, printable, short
 from bclightning.runs.config import NamedRun, RunConfig, add_allow_code, merge_file
+from bclightning.runs.data import data_name
 from bclightning.runs.origin import find_own_modules
 from bclightning.runs.recipes import read_config, resolve_recipe
 from bclightning.training import Classifier
@@ -55,6 +55,11 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         help="Run, configuration file or recipe.",
     )
     parser.add_argument("--run", dest="run", metavar="RUN", action=NamedRun, help="Run.")
+    parser.add_argument(
+        "--image_shape",
+        type=list[int],
+        help="Shape of an image, as [3,32,32], where the data module does not say it.",
+    )
     add_allow_code(parser)
 
 
@@ -62,19 +67,25 @@ def run(options: Namespace) -> int:
     """Print costs by layer, and the float twin beside the network."""
     built = RunConfig.from_parsed(options).build()
     model, data = built.model, built.data
-    if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
+    if not isinstance(model, Classifier):
         raise UserError(
-            "bcl summary needs a Classifier and an ImageDataModule, to know the images; "
+            f"{type(model).__name__} is no Classifier, so its network is not known; "
             "bclightning.costs.layer_costs takes any network and image shape"
         )
-    try:
-        costs = layer_costs(model.network, data.image_shape)
-    except RuntimeError as error:
-        sides = " x ".join(map(str, data.image_shape))
+    shape = options.image_shape or getattr(data, "image_shape", None)
+    if shape is None:
         raise UserError(
-            f"the network does not take the images of {data.name}, {sides}: {error}"
+            f"{type(data).__name__} does not say what shape its images have; give --image_shape "
+            "[3,32,32], or the data module an attribute image_shape"
+        )
+    try:
+        costs = layer_costs(model.network, shape)
+    except RuntimeError as error:
+        sides = " x ".join(map(str, shape))
+        raise UserError(
+            f"the network does not take the images of {data_name(data)}, {sides}: {error}"
         ) from error
-    title = f"{type(model.network).__name__} on {data.name}, per image"
+    title = f"{type(model.network).__name__} on {data_name(data)}, per image"
     console = Console()
     console.print(_layers(title, costs))
     console.print(_beside_its_twin(costs))

@@ -135,8 +135,6 @@ class ImageDataModule(LightningDataModule):
             are those of `seed`, or of torch's initial seed when the module was made, which
             ``lightning.seed_everything`` sets.
         name: Name of the data set in records and tables.
-        image_shape: Channels, height and width of an image.
-        class_names: Names of the classes.
         files: The files that the data set is made of.
 
     Raises:
@@ -153,8 +151,6 @@ class ImageDataModule(LightningDataModule):
     """
 
     name: str
-    image_shape: ClassVar[tuple[int, int, int]]
-    class_names: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[DataFile, ...]] = ()
 
     def __init__(
@@ -195,6 +191,16 @@ class ImageDataModule(LightningDataModule):
             (RunSeeds(seed=7, version=1), RunSeeds(seed=3, version=1))
         """
         self.seeds = RunSeeds(run_seed if self.seed is None else self.seed, version)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image; fewer for signals and vectors."""
+        raise NotImplementedError
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        raise NotImplementedError
 
     @property
     def num_classes(self) -> int:

@@ -47,8 +47,8 @@ class CIFAR10(CachedImageDataModule):
     """
 
     name: str = "cifar10"
-    image_shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
-    class_names: ClassVar[tuple[str, ...]] = (
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    class_names: tuple[str, ...] = (
         "airplane",
         "automobile",
         "bird",

@@ -29,8 +29,8 @@ class Digits(CentredImageDataModule):
 
     name: str = "digits"
     scale: ClassVar[float] = 16.0
-    image_shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
-    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    image_shape: tuple[int, int, int] = (1, 8, 8)
+    class_names: tuple[str, ...] = tuple("0123456789")
 
     def scaled_splits(self) -> dict[str, ImageTensors]:
         """Split scikit-learn's arrays."""

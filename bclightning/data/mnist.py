@@ -67,8 +67,8 @@ class MNIST(CentredImageDataModule):
 
     name: str = "mnist"
     scale: ClassVar[float] = 255.0
-    image_shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
-    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    class_names: tuple[str, ...] = tuple("0123456789")
     validation_images: ClassVar[int] = VALIDATION_IMAGES
     files: ClassVar[tuple[DataFile, ...]] = (
         _file(

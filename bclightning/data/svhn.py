@@ -45,8 +45,8 @@ class SVHN(CachedImageDataModule):
     """
 
     name: str = "svhn"
-    image_shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
-    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    class_names: tuple[str, ...] = tuple("0123456789")
     validation_counts: ClassVar[tuple[int, int]] = (VALIDATION_FROM_TRAIN, VALIDATION_FROM_EXTRA)
     # Number of images in train, extra and test; known before the large files are read.
     counts: ClassVar[tuple[int, int, int]] = (73_257, 531_131, 26_032)

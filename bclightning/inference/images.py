@@ -1,5 +1,6 @@
 """Image files and arrays as raw pixels, of the size that a network takes."""
 
+import math
 import tokenize
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,7 @@ from torch import Tensor
 
 from bclightning.errors import UserError
 from bclightning.formatting import printable
-
-# Formats that Pillow decodes itself; for others, such as EPS, it starts another program.
-FORMATS = ("PNG", "JPEG", "BMP")
+from bclightning.image_files import FORMATS, Fit, decode, read_bounded, without_warnings
 
 _DAMAGED = (
     EOFError,
@@ -47,23 +46,29 @@ def check_size(what: str, given: Sequence[int], wanted: Sequence[int]) -> None:
     """
     if tuple(given) != tuple(wanted):
         raise UserError(
-            f"{what} of {_sides(given)} do not fit a network for {_sides(wanted)} "
-            "(channels x height x width)"
+            f"{what} of {_sides(given)} do not fit a network for {_sides(wanted)}"
+            f"{' (channels x height x width)' if len(wanted) == 3 else ''}"
         )
 
 
-def read_images(path: Path, image_shape: Sequence[int], max_pixel: float) -> Tensor:
+def read_images(
+    path: Path, image_shape: Sequence[int], max_pixel: float, fit: Fit | None = None
+) -> Tensor:
     """Read the images of a file as raw pixels, as the files of the data set have them.
 
     An image file is one image, converted to grey or RGB as the network takes it, and its 0 to 255
     become 0 to `max_pixel`. A ``.npy`` array holds one image or several, with the axes (height,
     width), (channels, height, width) or (count, channels, height, width); its values are not
-    scaled.
+    scaled. So it is with signals (channels, length) and vectors (features,).
 
     Args:
-        path: A PNG, JPEG or BMP file of 8 bits a channel, or a ``.npy`` array.
-        image_shape: Channels, height and width that the images must have.
-        max_pixel: The largest pixel of the data set's files.
+        path: A PNG, JPEG, BMP or WebP file, or a ``.npy`` array. Without `fit` the image has 8 bits
+            a channel and no transparent parts.
+        image_shape: Channels, height and width that the images must have; channels and length of a
+            signal, or the number of features.
+        max_pixel: The largest pixel of the data set's files; infinity for values that are none.
+        fit: How an image file of another size is resized, as in training
+            (`bclightning.image_files.decode`); ``None`` if it must have the size.
 
     Returns:
         Pixels of shape (count, channels, height, width), float32.
@@ -73,15 +78,24 @@ def read_images(path: Path, image_shape: Sequence[int], max_pixel: float) -> Ten
     """
     shown = printable(str(path))
     try:
-        pixels = _array(path) if path.suffix == ".npy" else _decoded(path, image_shape, max_pixel)
+        if path.suffix == ".npy":
+            pixels = _array(path)
+        elif len(image_shape) != 3 or math.isinf(max_pixel):
+            raise ValueError(f"the model takes arrays (.npy) of shape {_sides(image_shape)}")
+        elif fit is not None:
+            with without_warnings():
+                pixels = decode(read_bounded(path), image_shape, fit)
+        else:
+            pixels = _decoded(path, image_shape, max_pixel)
     except FileNotFoundError as error:
         raise UserError(f"there is no image {shown}") from error
     except (OSError, *_DAMAGED) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise _no_image(shown, printable(said)) from error
-    if pixels.dtype.kind not in "uif" or not 2 <= pixels.ndim <= 4:
+    axes = len(image_shape) + 1
+    if pixels.dtype.kind not in "uif" or not min(2, axes - 1) <= pixels.ndim <= axes:
         raise _no_image(shown, f"an array of {pixels.ndim} axes and type {pixels.dtype}")
-    while pixels.ndim < 4:
+    while pixels.ndim < axes:
         pixels = pixels[None]
     check_size(f"{shown}: images", pixels.shape[1:], image_shape)
     is_float = pixels.dtype.kind == "f"
@@ -91,6 +105,8 @@ def read_images(path: Path, image_shape: Sequence[int], max_pixel: float) -> Ten
     if not np.isfinite(pixels).all():
         raise _no_image(shown, "the array contains NaN or infinity")
     largest = float(pixels.max())
+    if math.isinf(max_pixel):
+        return torch.from_numpy(pixels)
     if largest > max_pixel or pixels.min() < 0:
         raise UserError(
             f"{shown} has pixels from {pixels.min():g} to {largest:g}, and those of the data set "

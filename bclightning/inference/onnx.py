@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ OPSET = 18
 
 # The intermediate representation of that opset; older runtimes cannot read a later one.
 IR_VERSION = 8
+
+# The axes of the input, by the number of them after the batch.
+_LAYOUTS = {
+    1: "batch, features",
+    2: "batch, channels, length",
+    3: "batch, channels, height, width",
+}
 
 # What onnx itself leaves in the graph's own file.
 _MIN_DATA_BYTES = 1024
@@ -208,15 +216,21 @@ def _made(model: PackedModel, pixels: torch.dtype) -> Any:
 def _input(model: PackedModel, pixels: torch.dtype) -> dict[str, str]:
     """What the metadata say of the graph's input, and of what comes out."""
     said = {
-        "input_layout": "batch, channels, height, width",
+        "input_layout": _LAYOUTS[len(model.image_shape)],
         "input_shape": json.dumps(["batch", *model.image_shape]),
         "class_names": json.dumps(model.class_names),
     }
     channels = {1: "grey", 3: "RGB"}.get(model.image_shape[0])
-    if channels is not None:
+    if channels is not None and len(model.image_shape) == 3:
         said["input_channels"] = channels
     if model.preprocessing is None:
         return said | {"input": "images: prepared images", "input_dtype": "float32"}
+    if math.isinf(model.preprocessing.max_pixel):
+        return said | {
+            "input": "pixels: raw values",
+            "input_dtype": str(pixels).removeprefix("torch."),
+            "preprocessing": json.dumps(model.preprocessing.as_json() | {"in_graph": True}),
+        }
     range_ = f"0 to {model.preprocessing.max_pixel:g}"
     return said | {
         "input": f"pixels: raw pixels from {range_}",

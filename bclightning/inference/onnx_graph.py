@@ -136,7 +136,7 @@ class Graph:
 
 
 def add_preprocessing(
-    graph: Graph, preprocessing: Preprocessing, sides: tuple[int, int, int], pixels: str
+    graph: Graph, preprocessing: Preprocessing, sides: tuple[int, ...], pixels: str
 ) -> str:
     """Add the nodes that prepare raw pixels, and return the name of the prepared images.
 
@@ -161,6 +161,9 @@ def add_preprocessing(
         case "contrast-normalized":
             images = add.images(add.contrast_normalized(pixels, scale), sides)
             return add.locally_normalized(images, sides[0])
+        case "standardized":
+            centred = add("Sub", add("Div", pixels, scale), add.tensor("mean"))
+            return add("Div", centred, add.tensor("deviation"))
 
 
 class _Preparation:
@@ -182,7 +185,7 @@ class _Preparation:
     def tensor(self, name: str) -> str:
         return self.constant(name, self.tensors[name].numpy())
 
-    def images(self, flat: str, sides: tuple[int, int, int]) -> str:
+    def images(self, flat: str, sides: tuple[int, ...]) -> str:
         """Give flat images their axes; the 0 keeps the size of the batch."""
         return self("Reshape", flat, self.constant("sides", np.array([0, *sides], np.int64)))
 

@@ -49,7 +49,8 @@ class PackedModel:
     Attributes:
         steps: The computation, step by step.
         tensors: Packed signs, scales, shifts and real weights, named after their steps.
-        image_shape: Channels, height and width of an image.
+        image_shape: Channels, height and width of an image; channels and length of a signal, or the
+            number of features of a vector.
         class_names: Names of the classes, one for each output.
         preprocessing: What is done with raw pixels; ``None`` if that is unknown, or the file that
             holds its tensors is missing.
@@ -58,7 +59,7 @@ class PackedModel:
 
     steps: tuple[Step, ...]
     tensors: dict[str, Tensor]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing | None = None
     about: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +105,7 @@ class PackedModel:
         model = cls(
             steps,
             tensors,
-            (image_shape[0], image_shape[1], image_shape[2]),
+            tuple(image_shape),
             tuple(class_names),
             preprocessing,
             about or {},
@@ -274,11 +275,13 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
-def _image_shape(value: Any) -> tuple[int, int, int]:
+def _image_shape(value: Any) -> tuple[int, ...]:
     sides = value if isinstance(value, list) else []
-    if len(sides) != 3 or not all(type(side) is int and side >= 1 for side in sides):
-        raise ValueError(f"image_shape must be three positive integers, got {reprlib.repr(value)}")
-    return sides[0], sides[1], sides[2]
+    if not 1 <= len(sides) <= 3 or not all(type(side) is int and side >= 1 for side in sides):
+        raise ValueError(
+            f"image_shape must be one to three positive integers, got {reprlib.repr(value)}"
+        )
+    return tuple(sides)
 
 
 _JSON_TYPES: dict[type, str] = {dict: "a JSON object", list: "a list"}
@@ -309,12 +312,7 @@ def _preprocessing(found: Any, tensors: dict[str, Tensor], path: Path) -> Prepro
         for name, tensor in tensors.items()
         if name.startswith(_PREPROCESSING)
     }
-    if found["kind"] not in ("centred", "whitened", "contrast-normalized"):
-        raise ValueError(f"unsupported preprocessing: {reprlib.repr(found['kind'])}")
-    scale = found["scale"]
-    if type(scale) not in (int, float):
-        raise ValueError(f"preprocessing: scale must be a number, got {reprlib.repr(scale)}")
-    return Preprocessing(found["kind"], float(scale), own)
+    return Preprocessing.parse(found, own)
 
 
 def _beside(path: Path) -> Path:

@@ -143,7 +143,7 @@ class PackedNetwork(nn.Module):
         torch.Size([2, 10])
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing | None
     about: dict[str, Any]

@@ -95,8 +95,8 @@ def root_to_write(config: Mapping[str, Any]) -> str | None:
     """
     root = _root(config)
     if root is not None:
-        # Only a folder that is there: what another class calls its root may be an address.
-        return str(expanded(root).absolute()) if expanded(root).is_dir() else root
+        # Only what is there: what another class calls its root may be an address.
+        return str(expanded(root).absolute()) if expanded(root).exists() else root
     if (
         _is_ours(config)
         and expanded(config["runs_dir"]).is_absolute()
@@ -121,7 +121,7 @@ def root_of_run(recorded: Mapping[str, Any], run: Path) -> str | None:
         The folder; `None` for where this machine has its data.
     """
     root = _root(recorded)
-    if root is not None and expanded(root).is_dir():
+    if root is not None and expanded(root).exists():
         return root
     relative = root is not None and not expanded(root).is_absolute()
     if not relative:
@@ -132,7 +132,7 @@ def root_of_run(recorded: Mapping[str, Any], run: Path) -> str | None:
             return None
     began = _where_it_began(recorded, run)
     there = None if began is None else began / (root or data_folder(None))
-    return root if there is None or not there.is_dir() else str(there)
+    return root if there is None or not there.exists() else str(there)
 
 
 def _root(config: Mapping[str, Any]) -> str | None:

@@ -1,12 +1,13 @@
 """A trained network as a packed file, which is tested before it takes its place."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from bclightning import __version__
@@ -16,6 +17,8 @@ from bclightning.evaluation import default_evaluation, error_rate
 from bclightning.inference import PackedModel, PackedNetwork
 from bclightning.inference.onnx import add_metadata, input_description, onnx_scores, write_onnx
 from bclightning.nn import evaluating_with, reestimate_batch_norm_
+from bclightning.preprocessing import Preprocessing
+from bclightning.runs.data import require_loader
 from bclightning.runs.notices import logger
 from bclightning.runs.rebuild import TrainedNetwork
 from bclightning.runs.record import RunRecord
@@ -49,6 +52,7 @@ class Exported:
         batch_norm: Batch-norm statistics that were folded into the model.
         float_bytes: Size of the network with every parameter in 32 bits.
         input: What goes into an ONNX graph, in words; ``None`` for a packed model.
+        takes_raw_images: Whether the model holds its preprocessing, so that it takes raw pixels.
     """
 
     files: list[Path]
@@ -57,6 +61,7 @@ class Exported:
     batch_norm: BatchNormStatistics
     float_bytes: int
     input: str | None = None
+    takes_raw_images: bool = True
 
 
 def export(
@@ -66,12 +71,15 @@ def export(
     format: Format = "packed",
     batch_norm: BatchNormStatistics | None = None,
     tolerance: float | None = None,
+    image_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Exported:
     """Write a trained network with one bit a binary weight.
 
     The written file is read again and tested on the test set's raw pixels before it takes its
     place: a packed model by `bclightning.inference`, a graph by onnxruntime alone, since it holds
-    its preprocessing.
+    its preprocessing. A LightningDataModule of a user's own does not say how it prepares images, so
+    the file has no preprocessing then, and is tested on the batches of ``test_dataloader``.
 
     Args:
         network: The trained network.
@@ -80,10 +88,15 @@ def export(
         batch_norm: Batch-norm statistics; those that stand for the network if ``None``.
         tolerance: Difference of the written model's test error from the run's that is allowed, in
             percentage points; 0.1, or one image, if ``None``.
+        image_shape: Channels, height and width of an image, for a data module of a user's own; its
+            own ``image_shape``, or the shape of its first test image, if ``None``.
+        class_names: Names of the classes, for such a data module; its own ``class_names`` if
+            ``None``.
 
     Raises:
-        UserError: The network has no binary weights or is not a chain of layers, the images are
-            not known, or the written model's test error is not the run's; then no file is left.
+        UserError: The network has no binary weights or is not a chain of layers, the names of the
+            classes are not known, or the written model's test error is not the run's; then no file
+            is left.
         MachineError: The disk is full, or the file cannot be written.
     """
     model, data = network.model, network.data
@@ -92,11 +105,7 @@ def export(
             f"{type(model).__name__} cannot be exported: only a network inside "
             "bclightning.training.Classifier can"
         )
-    if not isinstance(data, ImageDataModule):
-        raise UserError(
-            f"{type(data).__name__} cannot be exported with: it must be an ImageDataModule of "
-            "bclightning.data, which says what the images are"
-        )
+    require_loader(data, "test_dataloader")
     title = Path(network.name).stem if network.folder is None else network.folder.run_id
     target = checked_target(output or f"{title}.{_ENDINGS[format]}")
     if not os.access(target.parent, os.W_OK):
@@ -105,9 +114,10 @@ def export(
     statistics = batch_norm or default_evaluation(model)[1]
     logger.info("packing and testing %s ...", target)
     data.setup("test")
-    packed, error_of_run = _pack(model, data, statistics, network.record)
+    tests = _TestPixels(data) if isinstance(data, ImageDataModule) else _TestBatches(data)
+    described = _described(data, tests, model, image_shape, class_names)
+    packed, error_of_run = _pack(model, data, statistics, network.record, described)
     packed.about.setdefault("run", title)
-    tests = _Tests(data)
     if tolerance is None:
         tolerance = max(TOLERANCE, 100.0 / len(tests.labels) + 1e-9)
     with scratch_folder(target) as place:
@@ -125,15 +135,17 @@ def export(
             # The model last: what it needs is there before it.
             os.replace(trial, file)
         flush_folder(target.parent)
+    on_raw = packed.preprocessing is not None
     taken = input_description(packed, tests.for_graph().dtype) if format == "onnx" else None
-    return Exported(files, error, error_of_run, statistics, packed.float_bytes, taken)
+    return Exported(files, error, error_of_run, statistics, packed.float_bytes, taken, on_raw)
 
 
 def _pack(
     model: Classifier,
-    data: ImageDataModule,
+    data: LightningDataModule,
     statistics: BatchNormStatistics,
     record: RunRecord | None,
+    described: "_Described",
 ) -> tuple[PackedModel, float]:
     """The packed model, and the test error that the run's network has with such weights."""
     about: dict[str, Any] = {"bclightning": __version__}
@@ -149,6 +161,7 @@ def _pack(
         }
     with evaluating_with(model, "binary"):
         if statistics == RE_ESTIMATED:
+            data.setup("fit")
             images = (images for images, _ in statistics_batches(data))
             reestimate_batch_norm_(model, images)
         error = None
@@ -159,23 +172,108 @@ def _pack(
             error = error_rate(model, data.test_dataloader())
     about |= {"weights": "binary", "batch_norm": statistics, "error_of_run": error}
     packed = PackedModel.of(
-        model.network, data.image_shape, data.class_names, data.preprocessing(), about
+        model.network,
+        described.image_shape,
+        described.class_names,
+        described.preprocessing,
+        about,
     )
     return packed, error
 
 
-class _Tests:
+@dataclass(frozen=True)
+class _Described:
+    """What a packed model says of the data."""
+
+    image_shape: Sequence[int]
+    class_names: Sequence[str]
+    preprocessing: Preprocessing | None
+
+
+def _described(
+    data: LightningDataModule,
+    tests: "_Tests",
+    model: Classifier,
+    image_shape: Sequence[int] | None,
+    class_names: Sequence[str] | None,
+) -> _Described:
+    if isinstance(data, ImageDataModule):
+        for option, value in (("image_shape", image_shape), ("class_names", class_names)):
+            if value is not None:
+                raise UserError(
+                    f"--{option} is for a data module that does not say it, and "
+                    f"{type(data).__name__} does; leave it out"
+                )
+        return _Described(data.image_shape, data.class_names, data.preprocessing())
+    first, _ = next(iter(tests.batches()))
+    shape = tuple(image_shape or getattr(data, "image_shape", None) or first.shape[1:])
+    if shape != tuple(first.shape[1:]):
+        raise UserError(
+            f"--image_shape is {list(shape)}, and the test images of {type(data).__name__} have "
+            f"the shape {list(first.shape[1:])}"
+        )
+    names = class_names or getattr(data, "class_names", None)
+    if not names:
+        with torch.no_grad():
+            outputs = model.eval()(first[:1]).shape[1]
+        raise UserError(
+            f"{type(data).__name__} does not say what its {outputs} classes are called; give "
+            "--class_names [NAME, ...], or the data module an attribute class_names"
+        )
+    return _Described(shape, tuple(names), None)
+
+
+class _Tests(Protocol):
+    """The test images, and their labels."""
+
+    labels: Tensor
+
+    def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Batches of images and labels."""
+
+    def prepared_by(self, network: PackedNetwork) -> Iterable[tuple[Tensor, Tensor]]:
+        """Batches of images that are prepared for the network, and labels."""
+
+    def for_graph(self) -> Tensor:
+        """All that an ONNX graph takes."""
+
+
+class _TestBatches:
+    """Test images as a data module of a user's own prepares them."""
+
+    def __init__(self, data: LightningDataModule) -> None:
+        self._loader = data.test_dataloader()
+        self.labels = torch.cat([labels for _, labels in self._loader])
+
+    def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Batches of the loader."""
+        return self._loader
+
+    def prepared_by(self, network: PackedNetwork) -> Iterable[tuple[Tensor, Tensor]]:
+        """Batches of the loader, which are prepared already."""
+        return self.batches()
+
+    def for_graph(self) -> Tensor:
+        """All prepared images, float32."""
+        return torch.cat([images.float() for images, _ in self.batches()])
+
+
+class _TestPixels:
     """The test images as their files have them, and their labels."""
 
     def __init__(self, data: ImageDataModule) -> None:
         self.pixels = data.test_pixels()
         self.labels = data.loaded_splits()["test"].labels
 
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of raw pixels and labels."""
+        yield from zip(
+            torch.split(self.pixels, BATCH_SIZE), torch.split(self.labels, BATCH_SIZE), strict=True
+        )
+
     def prepared_by(self, network: PackedNetwork) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of images that went through the network's own preprocessing, and labels."""
-        for pixels, labels in zip(
-            torch.split(self.pixels, BATCH_SIZE), torch.split(self.labels, BATCH_SIZE), strict=True
-        ):
+        for pixels, labels in self.batches():
             yield network.prepare(pixels), labels
 
     def for_graph(self) -> Tensor:
@@ -199,7 +297,7 @@ def _write_packed(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
 
 
 def _write_onnx(model: PackedModel, path: Path, tests: _Tests) -> list[Path]:
-    """Write the graph, after testing it on raw pixels and comparing its scores with torch's."""
+    """Write the graph, after testing it on what it takes and comparing its scores with torch's."""
     pixels = tests.for_graph()
     files = write_onnx(model, path, pixels.dtype)
     scores = onnx_scores(path, pixels, BATCH_SIZE)

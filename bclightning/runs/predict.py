@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bclightning.data import ImageFolder
 from bclightning.errors import UserError
 from bclightning.evaluation import default_evaluation, scores_of
 from bclightning.nn import reestimate_batch_norm_
@@ -20,12 +21,15 @@ class Prediction:
     """Scores of images.
 
     Attributes:
+        names: Names of the images' files of an `ImageFolder`, else their
+            numbers.
         scores: Scores of shape (images, classes), on the CPU.
         class_names: Names of the classes.
         weights: Evaluation weights that were used.
         batch_norm: Batch-norm statistics that were used.
     """
 
+    names: Sequence[object]
     scores: Tensor
     class_names: Sequence[str]
     weights: str
@@ -60,5 +64,8 @@ def predict(network: TrainedNetwork) -> Prediction:
             batches = statistics_batches(data)
             reestimate_batch_norm_(model, (images.to(device) for images, _ in batches))
         scores = scores_of(model, data.predict_dataloader())
-    names = getattr(data, "class_names", None) or [str(i) for i in range(scores.shape[1])]
-    return Prediction(scores, names, weights, statistics)
+    classes = getattr(data, "class_names", None) or [str(i) for i in range(scores.shape[1])]
+    names: Sequence[object] = range(len(scores))
+    if isinstance(data, ImageFolder):
+        names = data.test_names()
+    return Prediction(names, scores, classes, weights, statistics)

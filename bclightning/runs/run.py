@@ -44,7 +44,7 @@ from bclightning.runs.late_layers import make_late_layers
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.notices import logger, opening_lines
 from bclightning.runs.parser_errors import lightning_errors
-from bclightning.runs.preflight import check_forward_pass
+from bclightning.runs.preflight import check_first_batch, check_forward_pass, takes_pairs
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import (
     TrainedNetwork,
@@ -202,9 +202,12 @@ def _start(
             run.record.warm_start = load_first_weights(built.model, config["warm_start"])
         if config.run is None:
             # Not before everything that can be checked is checked.
-            if isinstance(built.data, ImageDataModule) and isinstance(built.model, Classifier):
+            if isinstance(built.model, Classifier):
                 device = run.trainer.strategy.root_device
-                check_forward_pass(built.model.network, built.data, device)
+                if isinstance(built.data, ImageDataModule):
+                    check_forward_pass(built.model.network, built.data, device)
+                elif takes_pairs(built.model):
+                    check_first_batch(built.model.network, built.data, device)
             held.enter_context(_only_in_first_process(run.folder.claim))
         if is_first_process():
             run.say_what_it_is(chosen)

@@ -97,7 +97,9 @@ def first_layer_image(weight: Tensor, image_shape: tuple[int, ...] | None) -> Im
     """
     if weight.dim() == 4:
         return feature_grid(weight, tuple(weight.shape[1:]))
-    if image_shape is not None and math.prod(image_shape) == weight.shape[1]:
+    if image_shape is None or len(image_shape) != 3:
+        return None
+    if math.prod(image_shape) == weight.shape[1]:
         return feature_grid(weight, image_shape)
     return None
 
