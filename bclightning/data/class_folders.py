@@ -158,9 +158,9 @@ def _by_class(folder: Path, root: Path) -> dict[str, list[str]]:
     if others:
         kinds = ", ".join(sorted(printable(kind) for kind in others)[:5])
         logger.warning(
-            "%d files in %s are left out, since they are no PNG, JPEG, BMP or WebP (%s)",
-            others.total(),
+            "files in %s that are left out, since they are no PNG, JPEG, BMP or WebP: %d (%s)",
             printable(str(folder)),
+            others.total(),
             kinds,
         )
     return found

@@ -9,7 +9,6 @@ from pathlib import Path
 from bclightning.data.threads import in_threads
 from bclightning.errors import DataError
 from bclightning.formatting import printable
-from bclightning.storage import machine_fault
 
 # Checksums found in this process, by path, size, time of change and inode.
 _known: dict[tuple[str, int, int, int], str] = {}
@@ -75,7 +74,5 @@ def _entry(root: Path, name: str) -> Entry:
             with path.open("rb") as content:
                 _known[key] = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise machine_fault(error, path, "read") or DataError(
-            f"{printable(str(path))} cannot be read: {error.strerror}"
-        ) from error
+        raise DataError(f"{printable(str(path))} cannot be read: {error.strerror}") from error
     return Entry(name, status.st_size, _known[key])

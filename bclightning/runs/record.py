@@ -82,7 +82,7 @@ class RunRecord:
             ``ensemble_size`` of an ensemble.
         evaluation: The evaluation weights and batch-norm statistics that stand for the run.
         split_sizes: Number of images by split.
-        checksums: MD5 of each data file.
+        checksums: Checksum of each data file, or of the list of them.
         binary_weights: Number of weights that take one bit each.
         real_weights: Number of other parameters.
         float_bytes: Size with every parameter in 32 bits.

@@ -257,12 +257,12 @@ CONVOLUTION = Step(
         ),
         (lambda c, t, m: c.update(steps=3), "steps must be a list, got 3"),
         (
-            lambda c, t, m: c.update(image_shape=[1, 3]),
-            "image_shape must be three positive integers, got [1, 3]",
+            lambda c, t, m: c.update(image_shape=[]),
+            "image_shape must be one to three positive integers, got []",
         ),
         (
             lambda c, t, m: c.update(image_shape=[1, 3, "x"]),
-            "image_shape must be three positive integers, got [1, 3, 'x']",
+            "image_shape must be one to three positive integers, got [1, 3, 'x']",
         ),
         (
             lambda c, t, m: c.update(class_names=["one"]),
@@ -288,11 +288,11 @@ CONVOLUTION = Step(
         ),
         (
             lambda c, t, m: c.update(image_shape=[-1, -3, 4]),
-            "image_shape must be three positive integers, got [-1, -3, 4]",
+            "image_shape must be one to three positive integers, got [-1, -3, 4]",
         ),
         (
             lambda c, t, m: c.update(image_shape=[1, 3, 1e999]),
-            "image_shape must be three positive integers, got [1, 3, inf]",
+            "image_shape must be one to three positive integers, got [1, 3, inf]",
         ),
         (lambda c, t, m: c.update(class_names=["no", "\ud800"]), "surrogates not allowed"),
         (

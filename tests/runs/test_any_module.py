@@ -215,7 +215,7 @@ def test_it_is_swept(folder, capsys):
     [
         (["export", "r"], "cannot be exported: only a network inside"),
         (["predict", "r"], "does not say what its classes are"),
-        (["summary", "r"], "needs a Classifier and an ImageDataModule"),
+        (["summary", "r"], "is no Classifier, so its network is not known"),
         (["test", "r", "--eval_weights", "ensemble"], "has no binary weights"),
         (["test", "r", "--test_metric", "test_nothing"], "logs test_loss, test_fit, and not test_"),
     ],
