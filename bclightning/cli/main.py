@@ -85,6 +85,7 @@ COMMANDS = {
         configures=True,
         run_option="--run",
         subject="a network: bcl summary RUN, or bcl summary mnist.yaml",
+        own="bclightning.cli.summary.SummaryOptions",
     ),
     "sweep": Command(
         (

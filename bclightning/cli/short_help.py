@@ -123,7 +123,11 @@ def short_help(command: str, own: str | None, line: CommandLine) -> str:
         case "fit":
             sections = _of_fit(known, line)
         case "summary":
-            sections = [("network", NETWORK), ("run that was not made here", PLACES[-1:])]
+            sections = [
+                ("options", options),
+                ("network", NETWORK),
+                ("run that was not made here", PLACES[-1:]),
+            ]
         case "reproduce":
             sections = [("options", options), ("where things are here", [*PLACES[:2], PLACES[3]])]
         case _:

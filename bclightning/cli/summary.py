@@ -1,6 +1,7 @@
 """`bcl summary`: what each layer of a network costs, and what binary weights save."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import Namespace
@@ -24,6 +25,17 @@ DESCRIPTION = (
     "Parameters, bits, operations and energy of a network, by layer. Neither data nor checkpoints "
     "are read."
 )
+
+
+@dataclass
+class SummaryOptions:
+    """Options of the command itself.
+
+    Args:
+        image_shape: Shape of an image, as [3,32,32], where the data module does not say it.
+    """
+
+    image_shape: list[int] | None = None
 
 
 class _Network(NamedRun):
@@ -55,17 +67,13 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         help="Run, configuration file or recipe.",
     )
     parser.add_argument("--run", dest="run", metavar="RUN", action=NamedRun, help="Run.")
-    parser.add_argument(
-        "--image_shape",
-        type=list[int],
-        help="Shape of an image, as [3,32,32], where the data module does not say it.",
-    )
+    parser.add_class_arguments(SummaryOptions, None)
     add_allow_code(parser)
 
 
 def run(options: Namespace) -> int:
     """Print costs by layer, and the float twin beside the network."""
-    built = RunConfig.from_parsed(options).build()
+    built = RunConfig.from_parsed(options, [SummaryOptions]).build()
     model, data = built.model, built.data
     if not isinstance(model, Classifier):
         raise UserError(

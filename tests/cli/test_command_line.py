@@ -14,7 +14,7 @@ from bclightning.errors import UserError
 from bclightning.runs.config import option_names
 
 EPOCHS = "--trainer.max_epochs"
-DATA_SETS = "the data sets are CIFAR10, Digits, MNIST and SVHN"
+DATA_SETS = "the data sets are Arrays, CIFAR10, Digits, ImageFolder, MNIST and SVHN"
 DIGITS = ["--config", "digits.yaml"]
 
 MISTAKES = [

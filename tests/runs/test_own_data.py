@@ -124,7 +124,7 @@ def scores_in(file: str) -> dict[str, list[float]]:
 
 def test_the_record_says_what_was_trained_on(runs):
     found = record("folder")
-    assert (found.data, found.experiment) == ("photos", "photos")
+    assert (found.data, found.experiment) == ("photos", "photos-fit")
     assert found.split_sizes == {"train": 48, "val": 6, "test": 6}
     assert found.checksums == ImageFolder("photos").checksums()
     assert record("arrays").checksums == Arrays("sensors.npz").checksums()
