@@ -1,40 +1,24 @@
-"""What a network computes, as a list of plain steps that a file can hold and anyone can run."""
+"""What a network computes, as a list of plain steps that a file can hold and anyone can run.
+
+The values of a network have numbers: 0 is its input, and n is what the n-th step makes. Each step
+says which values it takes, all of them made before it; without a word it takes the one before. So
+the list is a graph without cycles, in an order in which it can be computed.
+"""
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-PRODUCTS = ("linear", "conv2d")
+from bclightning.inference.kinds import KINDS
+from bclightning.inference.settings import SIZE_BITS, SIZE_LIMIT, check_settings
+from bclightning.inference.values import Value
+
+PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d")
 """Steps that multiply by weights."""
-
-# The settings that each kind of step has, all of them integers or pairs of them.
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "flatten": (),
-    "relu": (),
-    "max_pool2d": ("kernel_size", "stride", "padding"),
-    "affine": ("channels",),
-    "linear": ("in_features", "out_features"),
-    "conv2d": (
-        "in_channels",
-        "out_channels",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-    ),
-}
-
-_PAIRS = ("kernel_size", "stride", "padding", "dilation")
-
-SIZE_BITS = 24
-"""No size in a useful network reaches this power of two, and products stay far from overflow."""
-
-_SIZE_LIMIT = 2**SIZE_BITS
 
 
 @dataclass(frozen=True)
@@ -42,12 +26,13 @@ class Step:
     """One step of a network.
 
     Attributes:
-        kind: ``flatten``, ``linear``, ``conv2d``, ``affine`` (a scale and a shift for each channel,
-            which is what batch normalization is at test time), ``relu`` or ``max_pool2d``.
+        kind: A key of `KINDS`: ``linear``, ``conv2d``, ``affine`` (a scale and a shift for each
+            channel, which is what batch normalization is at test time), ``relu``, ``add``, ...
         name: Name of the module that the step comes from, and the prefix of its tensors' names.
         settings: Sizes and pairs of sizes, named as the arguments of the torch module.
         binary: Whether a product's weights are ±1.
         bias: Whether a product adds a bias.
+        inputs: Numbers of the values that the step takes; ``None`` for the value before it.
     """
 
     kind: str
@@ -55,6 +40,7 @@ class Step:
     settings: dict[str, Any] = field(default_factory=dict)
     binary: bool = False
     bias: bool = False
+    inputs: tuple[int, ...] | None = None
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -64,27 +50,40 @@ class Step:
             return s["out_features"], s["in_features"]
         return s["out_channels"], s["in_channels"] // s["groups"], *s["kernel_size"]
 
-    @property
-    def channels(self) -> int:
-        """The number of outputs of a product, or of an affine step's channels."""
-        return self.settings["channels"] if self.kind == "affine" else self.weight_shape[0]
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors that the step computes with, by the ends of their names."""
+        s = self.settings
+        match self.kind:
+            case "affine":
+                return {"scale": (s["channels"],), "shift": (s["channels"],)}
+            case "layer_norm" if s["affine"]:
+                return {"scale": tuple(s["shape"]), "shift": tuple(s["shape"])}
+            case "parameter":
+                return {"value": tuple(s["shape"])}
+            case kind if kind in PRODUCTS:
+                weight = self.weight_shape
+                bias = {"bias": weight[:1]} if self.bias else {}
+                return {"bits" if self.binary else "weight": weight} | bias
+        return {}
 
     def tensors(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """The tensors that the step needs, by name: their shapes and dtypes, as in a file."""
-        if self.kind == "affine":
-            each = ((self.channels,), torch.float32)
-            return {f"{self.name}.scale": each, f"{self.name}.shift": each}
-        if self.kind not in PRODUCTS:
-            return {}
-        shape = self.weight_shape
-        needed: dict[str, tuple[tuple[int, ...], torch.dtype]]
-        needed = {f"{self.name}.weight": (shape, torch.float32)}
-        if self.binary:
-            packed = (shape[0], -(-math.prod(shape[1:]) // 8))
-            needed = {f"{self.name}.bits": (packed, torch.uint8)}
-        if self.bias:
-            needed[f"{self.name}.bias"] = ((shape[0],), torch.float32)
+        needed = {}
+        for end, shape in self.shapes().items():
+            dtype = torch.float32
+            if end == "bits":
+                shape, dtype = (shape[0], -(-math.prod(shape[1:]) // 8)), torch.uint8
+            needed[f"{self.name}.{end}"] = (shape, dtype)
         return needed
+
+    def taken(self, number: int) -> tuple[int, ...]:
+        """The numbers of the values that it takes, if it is the step of a number from 1.
+
+        Example:
+            >>> Step("relu").taken(3), Step("add", inputs=(0, 2)).taken(3)
+            ((2,), (0, 2))
+        """
+        return (number - 1,) if self.inputs is None else self.inputs
 
     def as_json(self) -> dict[str, Any]:
         """The step as plain data."""
@@ -93,6 +92,8 @@ class Step:
             content["name"] = self.name
         if self.kind in PRODUCTS:
             content |= {"binary": self.binary, "bias": self.bias}
+        if self.inputs is not None:
+            content["inputs"] = list(self.inputs)
         return content
 
     @classmethod
@@ -112,16 +113,19 @@ class Step:
         rest = dict(content)
         kind, name = rest.pop("kind", None), rest.pop("name", "")
         binary, bias = rest.pop("binary", False), rest.pop("bias", False)
-        if not isinstance(kind, str) or kind not in _SETTINGS:
+        inputs = rest.pop("inputs", None)
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"unsupported operation: {reprlib.repr(kind)}")
         if not isinstance(name, str):
             raise ValueError(f"{kind}: name must be a string, got {reprlib.repr(name)}")
         try:
             _check_flags(binary=binary, bias=bias)
-            _check_settings(kind, rest)
+            check_settings(KINDS[kind].settings, rest)
+            KINDS[kind].check(rest)
+            taken = None if inputs is None else _numbers(inputs)
         except ValueError as error:
             raise ValueError(f"{label(kind, name)}: {error}") from error
-        return cls(kind, name, rest, binary, bias)
+        return cls(kind, name, rest, binary, bias, taken)
 
 
 def label(kind: str, name: str) -> str:
@@ -140,104 +144,105 @@ def _check_flags(**flags: Any) -> None:
             raise ValueError(f"{key} must be true or false, got {reprlib.repr(value)}")
 
 
-def _check_settings(kind: str, settings: dict[str, Any]) -> None:
-    expected = _SETTINGS[kind]
-    if set(settings) != set(expected):
-        raise ValueError(
-            f"expected the settings {list(expected)}, got {reprlib.repr(list(settings))}"
-        )
-    for key, value in settings.items():
-        _check_size(key, value)
-    for key in ("in_channels", "out_channels") if kind == "conv2d" else ():
-        if settings[key] % settings["groups"]:
-            raise ValueError(
-                f"{key} must be divisible by groups, got {settings[key]} and {settings['groups']}"
-            )
-    # What is padded further computes on zeros alone, and its results could grow without end.
-    if "padding" in settings and not _window_fits(settings):
-        raise ValueError(
-            "padding must be at most half of the effective kernel size, "
-            f"got padding {settings['padding']} and kernel_size {settings['kernel_size']}"
-        )
+def _numbers(inputs: Any) -> tuple[int, ...]:
+    if not isinstance(inputs, list) or not all(type(number) is int for number in inputs):
+        raise ValueError(f"inputs must be a list of integers, got {reprlib.repr(inputs)}")
+    return tuple(inputs)
 
 
-def _check_size(key: str, value: Any) -> None:
-    pair = key in _PAIRS
-    least = 0 if key == "padding" else 1
-    numbers = value if pair and isinstance(value, list) and len(value) == 2 else [value]
-    if len(numbers) != 1 + pair or not all(
-        type(number) is int and least <= number < _SIZE_LIMIT for number in numbers
-    ):
-        what = "a pair of integers" if pair else "an integer"
-        raise ValueError(
-            f"{key} must be {what} in [{least}, 2**{SIZE_BITS}), got {reprlib.repr(value)}"
-        )
-
-
-def _window_fits(settings: dict[str, Any]) -> bool:
-    dilations = settings.get("dilation", [1, 1])
-    sides = zip(settings["kernel_size"], dilations, settings["padding"], strict=True)
-    return all(2 * padding <= dilation * (kernel - 1) + 1 for kernel, dilation, padding in sides)
-
-
-def shapes(steps: Sequence[Step], image: Sequence[int]) -> list[tuple[int, ...]]:
-    """The shape of one image's values after each step.
+def values(steps: Iterable[Step], image: Sequence[int]) -> list[Value]:
+    """The input of a network and what each step makes of it.
 
     Args:
         steps: The steps.
         image: Channels, height and width of an image.
 
     Raises:
-        ValueError: A step cannot take the output of the step before it.
+        ValueError: A step cannot take its inputs, or takes a value that is not made before it.
+
+    Example:
+        >>> for value in values([Step("flatten"), Step("add", inputs=(1, 1))], (1, 2, 3)):
+        ...     print(value)
+        (1, 2, 3)
+        (6,)
+        (6,)
+    """
+    found = [Value((1, *image))]
+    for step in steps:
+        found.append(value_after(step, found))
+    return found
+
+
+def value_after(step: Step, before: Sequence[Value]) -> Value:
+    """What a step makes, given all values before it.
+
+    Raises:
+        ValueError: The step cannot take its inputs, or takes a value that is not made before it.
+    """
+    named = label(step.kind, step.name)
+    taken = step.taken(len(before))
+    for number in taken:
+        if not 0 <= number < len(before):
+            raise ValueError(
+                f"{named}: takes the value {reprlib.repr(number)}, and those before it are 0 to "
+                f"{len(before) - 1}"
+            )
+    inputs = [before[number] for number in taken]
+    result = KINDS[step.kind].after(step.settings, inputs)
+    shown = _shown(inputs)
+    if result is None:
+        raise ValueError(
+            f"{named}: cannot take {shown}; its settings are {reprlib.repr(step.settings)}"
+        )
+    if any(size < 1 for size in result.sizes) or result.numel >= SIZE_LIMIT:
+        raise ValueError(
+            f"{named}: the output for {shown} has shape {result}, which is empty or has "
+            f"2**{SIZE_BITS} elements or more"
+        )
+    return result
+
+
+def _shown(inputs: Sequence[Value]) -> str:
+    if len(inputs) == 1:
+        return f"an input of shape {inputs[0]}"
+    if not inputs:
+        return "no inputs"
+    more = ", ..." if len(inputs) > 4 else ""
+    return f"inputs of shapes {', '.join(map(str, inputs[:4]))}{more}"
+
+
+def shapes(steps: Iterable[Step], image: Sequence[int]) -> list[tuple[int, ...]]:
+    """The shape of one image's part of what each step makes.
+
+    Args:
+        steps: The steps.
+        image: Channels, height and width of an image.
+
+    Raises:
+        ValueError: A step cannot take its inputs.
 
     Example:
         >>> shapes([Step("flatten"), Step("relu")], (1, 2, 3))
         [(6,), (6,)]
     """
-    found: list[tuple[int, ...]] = []
-    shape = tuple(image)
-    for step in steps:
-        before, shape = shape, _after(step, shape)
-        if not shape or min(shape) < 1 or math.prod(shape) >= _SIZE_LIMIT:
-            raise ValueError(
-                f"{label(step.kind, step.name)}: the output for an input of shape {before} has "
-                f"shape {shape}, which is empty or has 2**{SIZE_BITS} elements or more"
-            )
-        found.append(shape)
-    return found
+    return [value.of_an_image for value in values(steps, image)[1:]]
 
 
-def _after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
-    s = step.settings
-    match step.kind:
-        case "flatten":
-            return (math.prod(shape),)
-        case "relu":
-            return shape
-        case "affine" if shape[0] == s["channels"]:
-            return shape
-        case "linear" if shape == (s["in_features"],):
-            return (s["out_features"],)
-        case "max_pool2d" if len(shape) == 3:
-            return (shape[0], *_sides(s, shape))
-        case "conv2d" if len(shape) == 3 and shape[0] == s["in_channels"]:
-            return (s["out_channels"], *_sides(s, shape))
-    raise ValueError(
-        f"{label(step.kind, step.name)}: cannot take an input of shape {shape}; "
-        f"its settings are {s}"
-    )
+def needed_version(steps: Sequence[Step], found: Sequence[Value]) -> int:
+    """The first format version that can hold a network.
 
+    Args:
+        steps: The steps.
+        found: The values of the network; see `values`.
 
-def _sides(settings: dict[str, Any], shape: tuple[int, ...]) -> list[int]:
-    windows = zip(
-        shape[1:],
-        settings["padding"],
-        settings.get("dilation", [1, 1]),
-        settings["kernel_size"],
-        settings["stride"],
-        strict=True,
-    )
-    return [
-        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for side, padding, dilation, kernel, stride in windows
-    ]
+    Example:
+        >>> steps = [Step("flatten"), Step("gelu")]
+        >>> needed_version(steps, values(steps, (1, 2, 3)))
+        2
+    """
+    for step, before in zip(steps, found, strict=False):
+        # Version 1 knew chains, and linear layers of vectors.
+        sequence = step.kind == "linear" and len(before.sizes) != 2
+        if KINDS[step.kind].version > 1 or step.inputs is not None or sequence:
+            return 2
+    return 1

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bclightning.errors import UserError
 from bclightning.inference.checksum import DamagedFileError, first_line
-from bclightning.inference.graph import shapes
 from bclightning.inference.onnx_graph import PREPROCESSING, Graph, add_preprocessing
+from bclightning.inference.onnx_steps import add_steps
 from bclightning.inference.packed import MAX_INLINE_BYTES, PackedModel
 from bclightning.storage import replacing
 
@@ -182,7 +182,7 @@ def _made(model: PackedModel, pixels: torch.dtype) -> Any:
     types = {torch.uint8: onnx.TensorProto.UINT8, torch.float32: onnx.TensorProto.FLOAT}
     if pixels not in types:
         raise ValueError(f"the graph's pixels are uint8 or float32, not {pixels}")
-    graph = Graph(onnx, model.tensors)
+    graph = Graph(onnx)
     if model.preprocessing is None:
         name, taken, last = "images", torch.float32, "images"
     else:
@@ -190,9 +190,7 @@ def _made(model: PackedModel, pixels: torch.dtype) -> Any:
         if taken != torch.float32:
             last = graph.node("Cast", [name], f"{PREPROCESSING}float", to=onnx.TensorProto.FLOAT)
         last = add_preprocessing(graph, model.preprocessing, model.image_shape, last)
-    before = [model.image_shape, *shapes(model.steps, model.image_shape)]
-    for index, step in enumerate(model.steps):
-        last = graph.add_step(step, len(before[index]) == 3, last, str(index))
+    last = add_steps(graph, model, last)
     graph.node("Identity", [last], "scores")
     value = onnx.helper.make_tensor_value_info
     classes = len(model.class_names)

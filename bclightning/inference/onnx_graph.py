@@ -1,8 +1,4 @@
-"""The nodes of an ONNX graph: preprocessing, and the steps of a packed model.
-
-Binary weights stay packed in the file: the graph itself unpacks the bits, which a runtime does once
-when it loads the graph.
-"""
+"""An ONNX graph under construction, and the nodes of its preprocessing."""
 
 from typing import Any
 
@@ -15,7 +11,6 @@ from bclightning.functional.whitening import (
     WINDOW,
     gaussian_window,
 )
-from bclightning.inference.graph import Step
 from bclightning.preprocessing import Preprocessing
 
 # Prefix of the names of its constants and results; names of modules cannot contain a slash.
@@ -27,17 +22,13 @@ class Graph:
 
     Args:
         onnx: The package.
-        tensors: Tensors of the model, by name.
     """
 
-    def __init__(self, onnx: Any, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
-        self.tensors = tensors
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self._constant_names: set[str] = set()
-        # A layer that is used twice is unpacked once.
-        self._unpacked: set[str] = set()
 
     def node(self, kind: str, inputs: list[str], output: str, **settings: Any) -> str:
         """Add a node and return the name of its output."""
@@ -50,89 +41,6 @@ class Graph:
             self._constant_names.add(name)
             self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values), name))
         return name
-
-    def add_step(self, step: Step, of_images: bool, last: str, out: str) -> str:
-        """Add a step's nodes and return the name of its result.
-
-        Args:
-            step: The step.
-            of_images: Whether its input has the axes (batch, channels, height, width).
-            last: Name of the input.
-            out: Name of the result, and the prefix of names of what is between.
-        """
-        s = step.settings
-        match step.kind:
-            case "flatten":
-                return self.node("Flatten", [last], out, axis=1)
-            case "relu":
-                return self.node("Relu", [last], out)
-            case "max_pool2d":
-                return self.node(
-                    "MaxPool",
-                    [last],
-                    out,
-                    kernel_shape=s["kernel_size"],
-                    strides=s["stride"],
-                    pads=[*s["padding"], *s["padding"]],
-                )
-            case "affine":
-                return self._affine(step, of_images, last, out)
-        weight = self._weight(step)
-        bias = []
-        if step.bias:
-            bias = [self.constant(f"{step.name}.bias", self.tensors[f"{step.name}.bias"].numpy())]
-        if step.kind == "linear":
-            return self.node("Gemm", [last, weight, *bias], out, transB=1)
-        return self.node(
-            "Conv",
-            [last, weight, *bias],
-            out,
-            kernel_shape=s["kernel_size"],
-            strides=s["stride"],
-            pads=[*s["padding"], *s["padding"]],
-            dilations=s["dilation"],
-            group=s["groups"],
-        )
-
-    def _affine(self, step: Step, of_images: bool, last: str, out: str) -> str:
-        shape = (-1, 1, 1) if of_images else (-1,)
-        scale, shift = (
-            self.constant(name, self.tensors[name].numpy().reshape(shape))
-            for name in (f"{step.name}.scale", f"{step.name}.shift")
-        )
-        scaled = self.node("Mul", [last, scale], f"{out}.scaled")
-        return self.node("Add", [scaled, shift], out)
-
-    def _weight(self, step: Step) -> str:
-        """The name of a product's weight: a constant, or the result of unpacking its bits."""
-        name = f"{step.name}.weight"
-        if not step.binary:
-            return self.constant(name, self.tensors[name].numpy())
-        if name in self._unpacked:
-            return name
-        self._unpacked.add(name)
-        shape = step.weight_shape
-        packed = self.tensors[f"{step.name}.bits"].numpy()
-        columns = int(np.prod(shape[1:], dtype=np.int64))
-        bits = self.constant(f"{step.name}.bits", packed[:, :, None])
-        places = self.constant("places", np.arange(8, dtype=np.uint8))
-        moved = self.node("BitShift", [bits, places], f"{name}.moved", direction="RIGHT")
-        single = self.node(
-            "BitwiseAnd", [moved, self.constant("one", np.uint8(1))], f"{name}.single"
-        )
-        number = self.node("Cast", [single], f"{name}.number", to=self.onnx.TensorProto.FLOAT)
-        doubled = self.node("Mul", [number, self.constant("two", np.float32(2))], f"{name}.doubled")
-        signs = self.node("Sub", [doubled, self.constant("less", np.float32(1))], f"{name}.signs")
-        rows = self.constant(f"{name}.rows", np.array([shape[0], -1], np.int64))
-        flat = self.node("Reshape", [signs, rows], f"{name}.flat")
-        ends = [("zero", 0), (f"{name}.columns", columns), ("axis", 1)]
-        cut = self.node(
-            "Slice",
-            [flat, *(self.constant(key, np.array([value], np.int64)) for key, value in ends)],
-            f"{name}.cut",
-        )
-        whole = self.constant(f"{name}.shape", np.array(shape, np.int64))
-        return self.node("Reshape", [cut, whole], name)
 
 
 def add_preprocessing(

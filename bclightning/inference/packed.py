@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bclightning.errors import UserError
 from bclightning.functional.packing import pack_signs
+from bclightning.inference.builder import Traced
 from bclightning.inference.checksum import (
     DamagedFileError,
     first_line,
@@ -20,14 +21,17 @@ from bclightning.inference.checksum import (
     shortened,
     write_checked,
 )
-from bclightning.inference.graph import PRODUCTS, Step
+from bclightning.inference.graph import Step, needed_version, values
 from bclightning.inference.limits import check_limits
 from bclightning.inference.tracing import folded, trace
+from bclightning.inference.values import Value
 from bclightning.preprocessing import Preprocessing
 from bclightning.storage import expanded
 
 FORMAT = "bclightning-packed"
-VERSION = 1
+
+VERSION = 2
+"""The last format version. A chain of layers that version 1 knew is still written as version 1."""
 
 # A whitening matrix is twenty times as large as the networks that use it, and the same for all
 # networks of a data set: larger preprocessing has a file of its own.
@@ -76,15 +80,15 @@ class PackedModel:
         """Pack a trained network: signs of its binary layers, batch normalizations folded.
 
         Args:
-            network: A chain of layers; see `bclightning.inference.tracing.trace`.
+            network: A network of one input; see `bclightning.inference.tracing.trace`.
             image_shape: Channels, height and width of an image.
             class_names: Names of the classes, one for each output.
             preprocessing: What was done with raw pixels in training.
             about: What a reader of the file should know, as plain data.
 
         Raises:
-            UserError: The network is no such chain, has no binary weights, or contains NaN or
-                infinity.
+            UserError: The network computes what no step can, has no binary weights, or contains
+                NaN or infinity.
 
         Example:
             >>> from bclightning.models import MLP
@@ -92,16 +96,16 @@ class PackedModel:
             >>> model.tensors["hidden.0.linear.bits"].shape
             torch.Size([8, 8])
         """
-        traced = trace(network)
-        steps = tuple(step for step, _ in traced)
+        traced = trace(network, image_shape)
+        steps = tuple(each.step for each in traced)
         if not any(step.binary for step in steps):
             raise UserError(
                 "there are no binary weights to pack; train with --model.network.regularizer "
                 "deterministic or stochastic"
             )
         tensors: dict[str, Tensor] = {}
-        for step, module in traced:
-            tensors |= _tensors_of(step, module)
+        for each in traced:
+            tensors |= _tensors_of(each)
         model = cls(
             steps,
             tensors,
@@ -142,7 +146,7 @@ class PackedModel:
                 tensors |= own
         metadata = {
             "format": FORMAT,
-            "format_version": str(VERSION),
+            "format_version": str(needed_version(self.steps, values(self.steps, self.image_shape))),
             "content": json.dumps(content, separators=(",", ":")),
         }
         write_checked(path, tensors, metadata)
@@ -161,10 +165,10 @@ class PackedModel:
         if metadata.get("format") != FORMAT:
             raise DamagedFileError(f"{path} is not a packed model, though its checksum matches")
         version = metadata.get("format_version", "")
-        if version != str(VERSION):
+        if version not in map(str, range(1, VERSION + 1)):
             raise UserError(
                 f"{path} has format version {shortened(version)}, and this bclightning reads "
-                f"version {VERSION}; install the bclightning that wrote it"
+                f"versions up to {VERSION}; install the bclightning that wrote it"
             )
         try:
             content = _of_type(dict, "the description", json.loads(metadata["content"]))
@@ -216,9 +220,9 @@ class PackedModel:
         """Bytes of the same network with every number in 32 bits."""
         # By name, since a layer that is used twice is stored once.
         numbers = {
-            name: math.prod(step.weight_shape) if name.endswith((".bits", ".weight")) else shape[0]
+            f"{step.name}.{end}": math.prod(shape)
             for step in self.steps
-            for name, (shape, _) in step.tensors().items()
+            for end, shape in step.shapes().items()
         }
         return 4 * sum(numbers.values())
 
@@ -241,8 +245,8 @@ class PackedModel:
                 raise ValueError(f"{name!r} contains NaN or infinity")
         for text in self.class_names:
             text.encode()  # a lone surrogate, which JSON can hold, could not be printed
-        output = check_limits(self.steps, self.image_shape)
-        if output != (len(self.class_names),):
+        output = check_limits(self.steps, self.image_shape)[-1]
+        if output != Value((1, len(self.class_names))):
             raise ValueError(
                 f"{len(self.class_names)} class names need an output of shape "
                 f"({len(self.class_names)},), got {output}"
@@ -251,22 +255,21 @@ class PackedModel:
             self.preprocessing.check(self.image_shape)
 
 
-def _tensors_of(step: Step, module: nn.Module | None) -> dict[str, Tensor]:
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        scale, shift = folded(module)
-        return {f"{step.name}.scale": scale, f"{step.name}.shift": shift}
-    if step.kind not in PRODUCTS or module is None:
-        return {}
-    weight = module.get_parameter("weight").detach().cpu()
-    if step.binary:
-        try:
-            tensors = {f"{step.name}.bits": pack_signs(weight)}
-        except ValueError as error:
-            raise UserError(f"the layer {step.name} cannot be packed: {error}") from error
-    else:
-        tensors = {f"{step.name}.weight": _copied(weight)}
-    if step.bias:
-        tensors[f"{step.name}.bias"] = _copied(module.get_parameter("bias").detach())
+def _tensors_of(traced: Traced) -> dict[str, Tensor]:
+    step, constants = traced.step, traced.constants
+    if step.kind == "affine":
+        constants = dict(zip(("scale", "shift"), folded(**constants), strict=True))
+    tensors = {}
+    for end in step.shapes():
+        tensor = constants[end]
+        if end == "bits":
+            try:
+                packed = pack_signs(tensor.detach().cpu())
+            except ValueError as error:
+                raise UserError(f"the layer {step.name} cannot be packed: {error}") from error
+        else:
+            packed = _copied(tensor.detach())
+        tensors[f"{step.name}.{end}"] = packed
     return tensors
 
 

@@ -1,129 +1,20 @@
 """A packed model as a torch module, which needs neither Lightning nor the code of training."""
 
+import math
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bclightning.errors import UserError
-from bclightning.functional.bit_product import bit_linear, by_groups
-from bclightning.functional.packing import unpack_signs
-from bclightning.inference.graph import Step
+from bclightning.inference.graph import values as values_of
 from bclightning.inference.images import check_size
+from bclightning.inference.limits import last_uses
+from bclightning.inference.operations import Storage, module_of
 from bclightning.inference.packed import PackedModel
 from bclightning.preprocessing import Preprocessing
-
-Storage = Literal["bits", "float32", "bfloat16", "int8"]
-"""How binary weights of linear layers are kept in memory: in 1, 32, 16 or 8 bits each."""
-
-# The int8 product reads weights in blocks, so that their sizes are padded to multiples of this.
-_BLOCK = 32
-
-
-class Affine(nn.Module):
-    """A scale and a shift for each channel.
-
-    Args:
-        scale: Factor of each channel, of shape (channels,).
-        shift: Summand of each channel, of shape (channels,).
-
-    Example:
-        >>> Affine(torch.tensor([2.0]), torch.tensor([1.0]))(torch.tensor([[3.0]]))
-        tensor([[7.]])
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Scale and shift the channels of (batch, channels, ...)."""
-        shape = (-1, *[1] * (inputs.dim() - 2))
-        return torch.addcmul(self.shift.view(shape), inputs, self.scale.view(shape))
-
-
-class SignLinear(nn.Module):
-    """A linear layer whose weights are ±1, in one of several storages.
-
-    ``bits`` computes on the packed bits; ``float32`` is the ordinary product; ``bfloat16`` and
-    ``int8`` keep the weights in fewer bits and round the inputs to bfloat16.
-
-    Args:
-        packed: Result of `pack_signs`, of shape (outputs, ceil(features / 8)).
-        in_features: Size of an input vector.
-        bias: Bias of shape (outputs,), or ``None``.
-        storage: How the weights are kept.
-
-    Example:
-        >>> from bclightning.functional.packing import pack_signs
-        >>> layer = SignLinear(pack_signs(torch.tensor([[1.0, -1.0]])), 2)
-        >>> layer(torch.tensor([[5.0, 3.0]]))
-        tensor([[2.]])
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(
-        self,
-        packed: Tensor,
-        in_features: int,
-        bias: Tensor | None = None,
-        storage: Storage = "bits",
-    ) -> None:
-        super().__init__()
-        self.storage = storage
-        self.in_features = in_features
-        self.out_features = len(packed)
-        match storage:
-            case "bits":
-                weight = by_groups(packed)
-            case "int8":
-                # Torch's kernel reads whole blocks, beyond the end of a weight of odd sizes.
-                missing = (0, -in_features % _BLOCK, 0, -len(packed) % _BLOCK)
-                weight = unpack_signs(packed, (len(packed), in_features), torch.int8)
-                weight = functional.pad(weight, missing)
-                self.register_buffer("ones", torch.ones(len(weight), dtype=torch.bfloat16))
-            case "float32" | "bfloat16":
-                dtype = torch.float32 if storage == "float32" else torch.bfloat16
-                weight = unpack_signs(packed, (len(packed), in_features), dtype)
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Multiply inputs of shape (batch, features)."""
-        match self.storage:
-            case "bits":
-                result = bit_linear(inputs, self.weight)
-            case "float32":
-                return functional.linear(inputs, self.weight, self.bias)
-            case "bfloat16":
-                result = functional.linear(inputs.bfloat16(), self.weight).float()
-            case "int8":
-                padded = functional.pad(inputs.bfloat16(), (0, -self.in_features % _BLOCK))
-                ones = self.get_buffer("ones")
-                product = _int8_product(padded, self.weight, ones)
-                result = product[:, : self.out_features].float()
-        return result if self.bias is None else result + self.bias
-
-    def extra_repr(self) -> str:
-        """Sizes and storage."""
-        return f"{self.in_features}, {self.out_features}, storage={self.storage!r}"
-
-
-def _int8_product(inputs: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-    """Multiply bfloat16 inputs (batch, features) by int8 weights (outputs, features)."""
-    # Private, as no public function of torch takes floating inputs and int8 weights: converting the
-    # weights in each call takes 4 times as long for a single image, and torch.ao's dynamic layers
-    # round the inputs to int8 as well.
-    return torch._weight_int8pack_mm(inputs, weight, scales)
 
 
 class PackedNetwork(nn.Module):
@@ -157,12 +48,22 @@ class PackedNetwork(nn.Module):
         self.about = model.about
         self.storage = storage
         self._convolutional = any(step.kind == "conv2d" for step in model.steps)
+        found = values_of(model.steps, model.image_shape)
         # A layer that is used twice is in memory once.
-        named = {step.name: step for step in model.steps if step.name}
-        known = {name: _layer(step, model, storage) for name, step in named.items()}
-        self.layers = nn.Sequential(
-            *(known.get(step.name) or _layer(step, model, storage) for step in model.steps)
-        )
+        known: dict[str, nn.Module] = {}
+        self.layers = nn.ModuleList()
+        self._plan: list[tuple[nn.Module, tuple[int, ...], list[int]]] = []
+        done = last_uses(model.steps)
+        for number, step in enumerate(model.steps, 1):
+            taken = step.taken(number)
+            layer = known.get(step.name)
+            if layer is None:
+                vectors = math.prod(found[number].sizes[:-1])
+                layer = module_of(step, model.tensors, storage, vectors)
+            if step.name:
+                known[step.name] = layer
+            self.layers.append(layer)
+            self._plan.append((layer, taken, done[number - 1]))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -172,7 +73,12 @@ class PackedNetwork(nn.Module):
             # Convolutions are faster so, as in training.
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            return self.layers(images)
+            values: list[Tensor | None] = [images]
+            for layer, taken, done in self._plan:
+                values.append(layer(*[values[number] for number in taken]))
+                for number in done:
+                    values[number] = None  # its memory is free for what comes
+        return cast(Tensor, values[-1])
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Prepare raw pixels, as in the data's files, of shape (batch, channels, height, width).
@@ -233,43 +139,3 @@ def fastest(model: PackedModel, batch_size: int, rounds: int = 7) -> PackedNetwo
                 mine.append(time.perf_counter() - began)
     medians = [sorted(mine)[len(mine) // 2] for mine in times]
     return networks[medians.index(min(medians))]
-
-
-def _layer(step: Step, model: PackedModel, storage: Storage) -> nn.Module:
-    s, tensors = step.settings, model.tensors
-    bias = tensors.get(f"{step.name}.bias")
-    match step.kind:
-        case "flatten":
-            return nn.Flatten()
-        case "relu":
-            return nn.ReLU()
-        case "max_pool2d":
-            return nn.MaxPool2d(tuple(s["kernel_size"]), tuple(s["stride"]), tuple(s["padding"]))
-        case "affine":
-            return Affine(tensors[f"{step.name}.scale"], tensors[f"{step.name}.shift"])
-        case "linear" if step.binary:
-            bits = tensors[f"{step.name}.bits"]
-            return SignLinear(bits, s["in_features"], bias, storage)
-    with torch.device("meta"):
-        layer = _real_layer(step)
-    weight = tensors.get(f"{step.name}.weight")
-    if weight is None:
-        weight = unpack_signs(tensors[f"{step.name}.bits"], step.weight_shape)
-    layer.load_state_dict({"weight": weight, **({"bias": bias} if step.bias else {})}, assign=True)
-    return layer.requires_grad_(False)
-
-
-def _real_layer(step: Step) -> nn.Module:
-    s = step.settings
-    if step.kind == "linear":
-        return nn.Linear(s["in_features"], s["out_features"], step.bias)
-    return nn.Conv2d(
-        s["in_channels"],
-        s["out_channels"],
-        tuple(s["kernel_size"]),
-        tuple(s["stride"]),
-        tuple(s["padding"]),
-        tuple(s["dilation"]),
-        s["groups"],
-        step.bias,
-    )

@@ -94,9 +94,9 @@ def export(
             ``None``.
 
     Raises:
-        UserError: The network has no binary weights or is not a chain of layers, the names of the
-            classes are not known, or the written model's test error is not the run's; then no file
-            is left.
+        UserError: The network has no binary weights or computes what no step of a packed model
+            can, the names of the classes are not known, or the written model's test error is not
+            the run's; then no file is left.
         MachineError: The disk is full, or the file cannot be written.
     """
     model, data = network.model, network.data

@@ -74,7 +74,7 @@ def test_a_step_is_what_its_plain_data_say(step):
         (linear(more=1), r"expected the settings \['in_features', 'out_features'\]"),
         (linear(bias=1), "linear 'last': bias must be true or false, got 1"),
         (linear(name=3), "linear: name must be a string, got 3"),
-        ({"kind": "gelu"}, "unsupported operation: 'gelu'"),
+        ({"kind": "lstm"}, "unsupported operation: 'lstm'"),
         ({"kind": ["relu"]}, r"unsupported operation: \['relu'\]"),
         ({}, "unsupported operation: None"),
         (3, "a step must be a JSON object, got 3"),

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from bclightning.functional.packing import pack_signs
-from bclightning.inference.runtime import SignLinear, _int8_product
+from bclightning.inference.operations import SignLinear, _int8_product
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
