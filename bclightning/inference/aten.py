@@ -563,6 +563,8 @@ def _chunk(build: Builder, node: fx.Node, x: Made, chunks: int, axis: int = 0) -
 
 
 def _item(build: Builder, node: fx.Node, parts: list[Any], index: int) -> Result:
+    if index >= len(parts):
+        raise UnsupportedError(f"its result number {index + 1} is used")
     return parts[index]
 
 

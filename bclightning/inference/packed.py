@@ -184,6 +184,11 @@ class PackedModel:
                 _of_type(dict, "about", content["about"]),
             )
             model._check()
+            needed = needed_version(steps, values(steps, model.image_shape))
+            if int(version) < needed:
+                raise ValueError(
+                    f"its format version is {version}, and its steps need version {needed}"
+                )
         except KeyError as error:
             raise DamagedFileError(
                 f"{path} describes no valid network: {first_line(error)} is missing"

@@ -151,7 +151,7 @@ def _know_inputs(build: Builder, program: ExportedProgram) -> None:
 
 def _add(build: Builder, node: fx.Node) -> None:
     """Add the steps of a node, or compute it if it depends on no image."""
-    if node.op != "call_function" or not _makes_tensors(node):
+    if node.op != "call_function" or not node.users or not _makes_tensors(node):
         return
     args = [build.resolved(argument) for argument in node.args]
     kwargs = {key: build.resolved(argument) for key, argument in node.kwargs.items()}

@@ -19,6 +19,7 @@ from bclightning.formatting import printable
 from bclightning.inference import DamagedFileError, PackedModel, PackedNetwork, load
 from bclightning.inference.checksum import read_checked, with_checksum
 from bclightning.inference.graph import Step
+from bclightning.inference.kinds import KINDS
 from bclightning.inference.limits import check_limits
 from bclightning.models import MLP
 from bclightning.nn import BinaryConv2d, BinaryLinear
@@ -55,8 +56,18 @@ def small_model() -> PackedModel:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """The description, the other metadata and the tensors of a small packed model."""
+    return parts_of(small_model(), tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def parts_of_a_graph(tmp_path_factory, every_kind):
+    """The same of a graph with every kind of step."""
+    return parts_of(every_kind[1], tmp_path_factory)
+
+
+def parts_of(model: PackedModel, tmp_path_factory):
     path = tmp_path_factory.mktemp("m") / "m.safetensors"
-    small_model().write(path)
+    model.write(path)
     metadata, tensors = read_checked(path)
     del metadata["sha256"]
     return json.loads(metadata.pop("content")), metadata, tensors
@@ -106,10 +117,10 @@ def test_a_header_that_is_none_is_refused(tmp_path, header):
     refused(tmp_path / "m", sealed(header))
 
 
-def packed(tensors, steps, image_shape, classes, **more) -> bytes:
+def packed(tensors, steps, image_shape, classes, version="1", **more) -> bytes:
     content = {"steps": steps, "image_shape": image_shape, "about": {}} | more
     content["class_names"] = [str(i) for i in range(classes)]
-    metadata = {"format": "bclightning-packed", "format_version": "1"}
+    metadata = {"format": "bclightning-packed", "format_version": version}
     return with_checksum(tensors, metadata | {"content": json.dumps(content)})
 
 
@@ -182,6 +193,157 @@ UNREASONABLE = {
         1,
     ),
 }  # fmt: skip
+
+
+def step(kind: str, *inputs: int, **settings) -> dict[str, object]:
+    return {"kind": kind, **settings, **({"inputs": list(inputs)} if inputs else {})}
+
+
+UNREASONABLE_GRAPHS = {
+    "broadcast": (
+        {},
+        [
+            step("reshape", shape=[-1, 4096, 1]),
+            step("permute", axes=[0, 2, 1]),
+            *[step("add", 1, 2), step("matmul", 3, 3)] * 3,
+            step("mean", axes=[1, 2], keepdim=False),
+        ],
+        [1, 64, 64],
+    ),
+    "expansion": ({}, [step("expand", shape=[-1, 2**12, 2**13, 1]), FLATTEN], [1, 1, 1]),
+    # 600 values of 8 million numbers, which the last step all takes.
+    "memory at the same time": (
+        {},
+        [
+            *[step("sigmoid", i) for i in range(30)],
+            step("concat", *range(1, 31), axis=2),
+            step("mean", axes=[2, 3], keepdim=False),
+        ],
+        [1, 2**9, 2**14],
+    ),
+    "small values that are kept": (
+        {},
+        [
+            *[step("expand", 0, shape=[-1, 1, 2**11, 2**12]) for _ in range(40)],
+            *[step("add", i, i + 1) for i in range(1, 40)],
+            step("mean", axes=[2, 3], keepdim=False),
+        ],
+        [1, 1, 1],
+    ),
+    "matrices": (
+        {},
+        [
+            step("expand", shape=[-1, 1, 2**11, 2**11]),
+            *[step("matmul", i, i) for i in range(1, 40)],
+            step("mean", axes=[2, 3], keepdim=False),
+        ],
+        [1, 1, 1],
+    ),
+    "attention": (
+        {},
+        [
+            step("reshape", shape=[-1, 2**20, 4]),
+            step("attention", 1, 1, 1, scale=1.0),
+            step("mean", axes=[1, 2], keepdim=False),
+        ],
+        [4, 2**10, 2**10],
+    ),
+    "averages": (
+        {},
+        [
+            *[
+                step("avg_pool2d", **{k: v for k, v in pool(2001, padding=1000).items()
+                                      if k != "kind"}, count_include_pad=True)
+            ] * 9,
+            step("mean", axes=[2, 3], keepdim=False),
+        ],
+        [1, 4001, 4001],
+    ),
+    "padding": ({}, [step("pad", pads=[[0, 0]] * 3 + [[2**22, 2**22]]), FLATTEN], [1, 4, 9]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREASONABLE_GRAPHS)
+def test_what_a_graph_asks_for_is_added_up_too(tmp_path, monkeypatch, name):
+    def never(*_, **__):
+        raise AssertionError("memory was asked for")
+
+    monkeypatch.setattr(PackedNetwork, "__init__", never)
+    began = time.process_time()
+    said = refused(tmp_path / "m", packed(*UNREASONABLE_GRAPHS[name], 1, version="2"))
+    assert time.process_time() - began < 1.5
+    assert "2**" in said
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        ([step("add", 0, 1)], "add: takes the value 1, and those before it are 0 to 0"),
+        ([step("add", 0, 2), step("relu")], "takes the value 2, and those before it are 0 to 0"),
+        ([step("relu", -1)], "relu: takes the value -1, and those before it are 0 to 0"),
+        ([step("relu", 10**400)], "relu: takes the value 1000000000"),
+        ([step("relu") | {"inputs": "0"}], "relu: inputs must be a list of integers, got '0'"),
+        ([step("relu") | {"inputs": [0.0]}], "inputs must be a list of integers, got [0.0]"),
+        ([step("relu") | {"inputs": [True]}], "inputs must be a list of integers, got [True]"),
+        ([step("relu", 0, 0)], "relu: cannot take inputs of shapes (2, 3, 4), (2, 3, 4)"),
+        ([step("add", 0)], "add: cannot take an input of shape (2, 3, 4)"),
+        ([step("relu") | {"inputs": []}], "relu: cannot take no inputs"),
+        ([step("concat", axis=1) | {"inputs": []}], "concat: cannot take no inputs"),
+        ([step("scalar", 0, value=1)], "scalar: cannot take an input of shape (2, 3, 4)"),
+        ([step("scalar", value=1e999)], "value must be a number in [-1e+30, 1e+30], got inf"),
+        ([step("scalar", value=math.nan)], "value must be a number in [-1e+30, 1e+30], got nan"),
+        ([step("reshape", shape=[2, 3, 4])], "reshape: cannot take an input of shape (2, 3, 4)"),
+        ([step("reshape", shape=[-1, 5])], "reshape: cannot take an input of shape (2, 3, 4)"),
+        ([step("reshape", shape=[-1, -1])], "shape must be a list of at most 8 sizes"),
+        ([step("reshape", shape=[1] * 9)], "shape must be a list of at most 8 sizes"),
+        ([step("permute", axes=[0, 1, 1, 2])], "axes must be a list of different integers"),
+        ([step("permute", axes=[0, 1, 2])], "permute: cannot take an input of shape (2, 3, 4)"),
+        ([step("slice", axis=1, start=1, stop=1, step=1)], "slice: cannot take"),
+        ([step("slice", axis=1, start=0, stop=9, step=1)], "slice: cannot take"),
+        ([step("slice", axis=0, start=0, stop=1, step=1)], "slice: cannot take"),
+        ([step("mean", axes=[0], keepdim=True)], "mean: cannot take"),
+        ([step("softmax", axis=0)], "softmax: cannot take"),
+        ([step("softmax", axis=4)], "softmax: cannot take"),
+        ([step("softmax", axis=-1)], "axis must be an integer in [0, 8), got -1"),
+        ([step("concat", 0, axis=0)], "concat: cannot take"),
+        ([step("pad", pads=[[1, 0], [0, 0], [0, 0], [0, 0]])], "pad: cannot take"),
+        ([step("pad", pads=[[0, -1]])], "pads must be a list of at most 8 pairs"),
+        ([step("clamp", low=1, high=0)], "clamp: low must not be above high, got 1 and 0"),
+        ([step("gelu", approximate="x")], "approximate must be 'none' or 'tanh', got 'x'"),
+        ([step("gelu", approximate=[])], "approximate must be 'none' or 'tanh', got []"),
+        ([step("matmul", 0, 0)], "matmul: cannot take inputs of shapes (2, 3, 4), (2, 3, 4)"),
+        ([step("attention", 0, 0, scale=1)], "attention: cannot take inputs"),
+        ([step("layer_norm", shape=[1, 2, 3, 4], eps=0, affine=False)], "layer_norm: cannot take"),
+        ([step("layer_norm", shape=[], eps=0, affine=False)], "layer_norm: cannot take"),
+        ([step("layer_norm", shape=[4], eps=-1, affine=False)], "eps must be a number in [0"),
+        ([step("layer_norm", shape=[4], eps=0, affine=True)], "missing tensors: ['.scale'"),
+        ([step("expand_batch", 0, 0)], "expand_batch: cannot take"),
+        ([step("expand", shape=[-1, 2, 3])], "expand: cannot take"),
+        ([step("expand", shape=[1, 2, 3, 4])], "expand: cannot take"),
+        ([FLATTEN], "1 class names need an output of shape (1,), got (24,)"),
+        (
+            [step("scalar", value=1) | {"inputs": []}, step("reshape", shape=[1, 1])],
+            "1 class names need an output of shape (1,), got (1, 1)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_graph_that_cannot_be_computed_is_refused(tmp_path, steps, sentence):
+    content = packed({}, steps, [2, 3, 4], 1, version="2")
+    assert sentence in refused(tmp_path / "m", content)
+
+
+def test_a_step_without_a_name_has_no_tensors(tmp_path):
+    """Else two of them would share tensors that only one of them was checked for."""
+    layers = [{"kind": "affine", "channels": 2}, FLATTEN, {"kind": "affine", "channels": 2}]
+    tensors = {".scale": torch.ones(2), ".shift": torch.ones(2)}
+    said = refused(tmp_path / "m", packed(tensors, layers, [2, 1, 1], 2))
+    assert "affine: has tensors, and no name that says which" in said
+
+
+def test_a_file_of_version_1_has_no_steps_of_version_2(tmp_path):
+    steps = [step("gelu", approximate="none"), FLATTEN]
+    said = refused(tmp_path / "m", packed({}, steps, [1, 1, 1], 1))
+    assert "its format version is 1, and its steps need version 2" in said
 
 
 @pytest.mark.parametrize("name", UNREASONABLE)
@@ -328,26 +490,45 @@ def loaded_or_refused(path, content: bytes) -> None:
         assert printable(found) == found
         assert len(found) < 2000
     else:
-        scores = found(torch.zeros(1, *found.image_shape))
-        assert scores.shape == (1, len(found.class_names))
+        for batch in (1, 2):
+            scores = found(torch.zeros(batch, *found.image_shape))
+            assert scores.shape == (batch, len(found.class_names))
         assert all(isinstance(name, str) for name in found.class_names)
         if found.preprocessing is not None:
             found.prepare(torch.zeros(1, *found.image_shape, dtype=torch.uint8))
     assert time.process_time() - began < 2
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_whatever_is_changed_in_a_description(tmp_path_factory, parts, data):
+    change_and_load(tmp_path_factory, parts, data, lambda content: content)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_whatever_is_changed_in_a_graph(tmp_path_factory, parts_of_a_graph, data):
+    """Its steps above all: settings, inputs, and kinds in the place of others."""
+    change_and_load(tmp_path_factory, parts_of_a_graph, data, lambda content: content["steps"])
+
+
+def change_and_load(tmp_path_factory, parts, data, part) -> None:
     content, metadata, tensors = copy.deepcopy(parts)
+    whole, content = content, part(content)
     for _ in range(data.draw(st.integers(1, 3))):
         *outer, key = data.draw(st.sampled_from([p for p in places(content) if p]))
         holder = content
         for step in outer:
             holder = holder[step]
-        match data.draw(st.sampled_from(["replace", "replace", "delete", "repeat"])):
+        match data.draw(
+            st.sampled_from(["replace", "replace", "nudge", "kind", "delete", "repeat"])
+        ):
             case "replace":
                 holder[key] = copy.deepcopy(data.draw(st.sampled_from(HOSTILE)))
+            case "nudge" if type(holder[key]) is int:
+                holder[key] += data.draw(st.integers(-3, 3))
+            case "kind" if key == "kind":
+                holder[key] = data.draw(st.sampled_from(sorted(KINDS)))
             case "delete":
                 del holder[key]
             case "repeat" if isinstance(holder, list):
@@ -365,7 +546,7 @@ def test_whatever_is_changed_in_a_description(tmp_path_factory, parts, data):
                 ]
             )
         )
-    changed = with_checksum(tensors, metadata | {"content": json.dumps(content)})
+    changed = with_checksum(tensors, metadata | {"content": json.dumps(whole)})
     loaded_or_refused(tmp_path_factory.mktemp("m") / "m", changed)
 
 

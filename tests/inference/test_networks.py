@@ -1,5 +1,7 @@
 """Networks as people bring them: trained, packed, read again, and compared in two runtimes."""
 
+import copy
+import pickle
 import weakref
 
 import pytest
@@ -9,6 +11,8 @@ from torch.nn import functional
 
 from bclightning.inference import PackedModel, PackedNetwork, load, operations
 from bclightning.inference.checksum import read_checked
+from bclightning.inference.graph import values
+from bclightning.inference.kinds import KINDS
 from bclightning.inference.onnx import onnx_scores, write_onnx
 from bclightning.nn import binary_layers, convert_to_binary, reestimate_batch_norm_
 
@@ -106,7 +110,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(16, 5)
 
     def forward(self, x):
-        batch = len(x)
+        batch = x.shape[0]
         x = self.patches(x)[:, :, :3].flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(batch, -1, -1), x], dim=1) + self.positions
         count, channels = x.shape[1:]
@@ -263,3 +267,44 @@ def test_values_are_freed_after_their_last_use(monkeypatch):
     monkeypatch.setitem(operations.FUNCTIONS, "add", count)
     torch.testing.assert_close(PackedNetwork(model)(images), expected)
     assert most == 3
+
+
+def test_every_kind_of_step_is_the_same_in_a_file_and_in_onnxruntime(tmp_path, every_kind):
+    network, model = every_kind
+    assert {step.kind for step in model.steps} == set(KINDS)
+    model.write(tmp_path / "m.safetensors")
+    write_onnx(model, tmp_path / "m.onnx")
+    for batch in (1, 3):
+        images = torch.randn(batch, 2, 4, 6)
+        with torch.no_grad():
+            expected = network(images)
+        for scores in (
+            load(tmp_path / "m.safetensors")(images),
+            onnx_scores(tmp_path / "m.onnx", images),
+        ):
+            torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+
+
+def test_the_rules_say_the_shape_of_each_value_for_every_batch(every_kind):
+    """They decide what is run, so that they must be right."""
+    _, model = every_kind
+    network = PackedNetwork(model)
+    found = values(model.steps, model.image_shape)
+    shapes = []
+    for layer in network.layers:
+        layer.register_forward_hook(lambda module, inputs, made: shapes.append(tuple(made.shape)))
+    for batch in (1, 3):
+        shapes.clear()
+        network(torch.randn(batch, 2, 4, 6))
+        expected = [
+            tuple(size * batch if i == value.batch else size for i, size in enumerate(value.sizes))
+            for value in found[1:]
+        ]
+        assert shapes == expected
+
+
+def test_a_packed_graph_can_be_copied_and_pickled(every_kind):
+    network = PackedNetwork(every_kind[1])
+    images = torch.randn(2, 2, 4, 6)
+    for again in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(again(images), network(images))

@@ -98,6 +98,10 @@ def calls(function):
             calls(lambda x, layer: x @ layer.weight[:, :2]),
             r"in body \(Calls\): it computes with the latent weight of body\.linear, which only",
         ),
+        (
+            calls(lambda x, _: nn.functional.adaptive_max_pool1d(x[:, None], 1, True)[1]),
+            "its result number 2 is used",
+        ),
         (calls(lambda x, _: (x, x)), "it must return one tensor, which depends on the image$"),
         (calls(lambda x, layer: layer.bias), "it must return one tensor"),
         (
@@ -146,6 +150,12 @@ def test_hooks_and_parametrizations_are_what_they_compute():
     layer = BinaryLinear(4, 3)
     layer.register_forward_hook(lambda module, inputs, output: 2 * output)
     network = nn.Sequential(nn.Flatten(), layer, weight_norm(nn.Linear(3, 2)))
+    torch.testing.assert_close(*packed_and_expected(network, 1, 2, 2))
+
+
+def test_the_size_of_the_batch_may_be_asked_for_in_any_way():
+    """Python's ``len`` must be a number, and one form of torch.export fixes the batch for it."""
+    network = Calls(lambda x, _: x.reshape(len(x), 1, x.size(0) // x.shape[0] * 2).flatten(1))
     torch.testing.assert_close(*packed_and_expected(network, 1, 2, 2))
 
 
