@@ -53,6 +53,7 @@ class PackedNetwork(nn.Module):
         known: dict[str, nn.Module] = {}
         self.layers = nn.ModuleList()
         self._plan: list[tuple[nn.Module, tuple[int, ...], list[int]]] = []
+        self._chain = all(step.inputs is None for step in model.steps)
         done = last_uses(model.steps)
         for number, step in enumerate(model.steps, 1):
             taken = step.taken(number)
@@ -73,12 +74,17 @@ class PackedNetwork(nn.Module):
             # Convolutions are faster so, as in training.
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
+            if self._chain:
+                value = images
+                for layer in self.layers:
+                    value = layer(value)
+                return value
             values: list[Tensor | None] = [images]
             for layer, taken, done in self._plan:
                 values.append(layer(*[values[number] for number in taken]))
                 for number in done:
                     values[number] = None  # its memory is free for what comes
-        return cast(Tensor, values[-1])
+            return cast(Tensor, values[-1])
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Prepare raw pixels, as in the data's files, of shape (batch, channels, height, width).
