@@ -2,6 +2,8 @@
 
 import contextlib
 import inspect
+import io
+import logging
 import operator
 import warnings
 from collections.abc import Iterator, Sequence
@@ -59,12 +61,12 @@ def trace(network: nn.Module, image_shape: Sequence[int]) -> list[Traced]:
     """
     # Binary layers take their latent weights here, so that a product is binary if it takes one.
     with in_evaluation_mode(network), evaluating_with(network, "real"), _quiet():
+        like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+        images = torch.zeros(_BATCH, *image_shape, dtype=like.dtype, device=like.device)
         try:
-            program = _exported(network, image_shape)
+            program = _exported(network, images)
         except Exception as error:  # whatever a network's code does to a traced tensor
-            raise _unsupported(
-                network, f"torch.export cannot trace it ({first_line(error)})"
-            ) from error
+            raise _unsupported(network, _untraced(network, images, error)) from error
         build = Builder(network, image_shape, _BATCH)
         _know_inputs(build, program)
         for node in program.graph.nodes:
@@ -80,19 +82,40 @@ def trace(network: nn.Module, image_shape: Sequence[int]) -> list[Traced]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch.export tells its own developers, and without fused transformer layers."""
-    fused = torch.backends.mha.get_fastpath_enabled()
+    fused, disabled = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
+    # It prints and logs hundreds of lines for a network that it cannot follow, before it raises.
+    logging.disable()
+    nowhere = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(disabled)
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _exported(network: nn.Module, image_shape: Sequence[int]) -> ExportedProgram:
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-    images = torch.zeros(_BATCH, *image_shape, dtype=like.dtype, device=like.device)
+def _untraced(network: nn.Module, images: Tensor, error: Exception) -> str:
+    """Why a network cannot be traced, in words that its author knows where there are some."""
+    try:
+        network(images)
+    except Exception as own:  # the network fails without torch.export too, and says why
+        shape = tuple(images.shape[1:])
+        return f"it cannot take images of shape {shape} ({first_line(own)})"
+    if "data-dependent" in str(error):
+        return (
+            "what it computes depends on the values of a tensor, as with `if x.sum() > 0`, and "
+            "not on shapes alone"
+        )
+    return f"torch.export cannot trace it ({first_line(error)})"
+
+
+def _exported(network: nn.Module, images: Tensor) -> ExportedProgram:
     program = _followed(network, images)
     if _all_known(program):
         return program
