@@ -50,6 +50,7 @@ def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow
         c
         for c in COMMANDS
         if re.match("bcl (test|validate|predict|export|summary|fit --resume|list|clean)", c)
+        and "photo" not in c
     ]
     assert len(follow) == 11
     for command in follow:
@@ -63,6 +64,19 @@ def test_its_main_job_trains_to_the_promised_error_and_its_other_commands_follow
     assert RunRecord.read(new).epochs == 200
     assert (folder / "classes.csv").exists()
     assert (folder / "model.onnx").stat().st_size < 40_000
+
+
+def test_its_three_commands_lead_from_photos_to_a_model(folder, capsys):
+    commands = [c for c in COMMANDS if "photo" in c]
+    assert len(commands) == 3
+    for number in range(200):
+        path = folder / "photos" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 36), 10 + 90 * (number % 2)).save(path)
+    Image.effect_noise((320, 200), 100).save("photo.jpg")
+    for command in commands:
+        main(["1" if word == "30" else word for word in shlex.split(command)[1:]])
+    assert re.search(r"photo\.jpg │ (cat|dog)", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("bcl fit --config")])
@@ -120,7 +134,7 @@ def test_its_benchmarks_run(folder):
 def test_every_command_is_one_that_is_tested_here():
     known = (
         *("bcl fit --config", "bcl fit --resume", "bcl test", "bcl validate", "bcl predict"),
-        *("bcl fit --model", "bcl fit --warm_start", "bcl list", "bcl clean"),
+        *("bcl fit --model", "bcl fit --data", "bcl fit --warm_start", "bcl list", "bcl clean"),
         # Against a server, by the tests of the command.
         "bcl sync",
         *("bcl export", "bcl summary", "bcl reproduce"),
