@@ -43,6 +43,10 @@ class RunInUseError(MachineError):
     """Another process trains the run now."""
 
 
+class RunExistsError(UserError):
+    """There is a run in the folder of one that shall begin."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run.
@@ -105,7 +109,8 @@ class RunFolder:
         whoever claims it next.
 
         Raises:
-            UserError: There is such a run, or the folder has files that are no run's.
+            RunExistsError: There is such a run.
+            UserError: The folder has files that are no run's.
             MachineError: The folder cannot be made, or another process is about to begin this run.
         """
         self._refuse_if_taken()
@@ -123,7 +128,7 @@ class RunFolder:
     def _refuse_if_taken(self) -> None:
         try:
             if self.config.exists():
-                raise UserError(
+                raise RunExistsError(
                     f"the run folder {self.path} exists; give another --run_id, "
                     f"or resume that run: bcl fit --resume {shlex.quote(str(self.path))}"
                 )

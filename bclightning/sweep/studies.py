@@ -260,7 +260,7 @@ class Studies:
             self._end(claimed, {"record": asdict(record)}, TrialState.COMPLETE, record.best_score)
 
     def fail(self, claimed: ClaimedTrial, reason: str, record: RunRecord | None = None) -> None:
-        """Store that a trial failed, and why; it is not tried again.
+        """Store that a trial failed, unless another process has it now; it is not tried again.
 
         Args:
             claimed: The trial.
@@ -515,12 +515,15 @@ class Studies:
         if study is None:
             return
         with self.storage.lock(), contextlib.suppress(UpdateFinishedTrialError):
-            # A coordinator that took this one for dead has put the trial back to waiting, perhaps;
-            # its run has ended here after all.
-            optuna_private.take(self.storage.optuna, claimed.key)
-            for name, content in attributes.items():
-                self.storage.optuna.set_trial_user_attr(claimed.key, name, content)
-            study.tell(claimed.number, value, state)
+            # A run that has ended well counts, whoever has the trial now. One that failed does not,
+            # where a coordinator that took this one for dead has it.
+            trial = self.storage.optuna.get_trial(claimed.key)
+            if state != TrialState.FAIL or self._has(trial):
+                # It has been put back to waiting, perhaps.
+                optuna_private.take(self.storage.optuna, claimed.key)
+                for name, content in attributes.items():
+                    self.storage.optuna.set_trial_user_attr(claimed.key, name, content)
+                study.tell(claimed.number, value, state)
         self._mine.discard(claimed.key)
 
     def _distributions(self, stage: SweepStage) -> dict[str, BaseDistribution]:

@@ -21,7 +21,7 @@ from bclightning.runs.allowed_code import code_named_in
 from bclightning.runs.checkpoint import as_recorded
 from bclightning.runs.config import RunConfig, load_limited
 from bclightning.runs.data import SharedData
-from bclightning.runs.folder import RunFolder, RunInUseError
+from bclightning.runs.folder import RunExistsError, RunFolder, RunInUseError
 from bclightning.runs.interrupt import Interrupted, interruption_of
 from bclightning.runs.notices import logger
 from bclightning.runs.progress import RunProgress
@@ -164,7 +164,8 @@ def _answer(
         return Done(asdict(_run(request, connection, data)))
     except Interrupted:
         return Stopped()
-    except RunInUseError as error:
+    except (RunInUseError, RunExistsError) as error:
+        # It was not there a moment ago: this machine slept, and another one has the run now.
         return Busy(str(error))
     except MachineError as error:
         return Stopped(str(error))

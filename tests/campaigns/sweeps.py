@@ -451,7 +451,7 @@ def all_machines(made: list[Machine]) -> list[tuple[Machine, list[int]]]:
 coordinator_frozen = frozen(a_coordinator, DEAD, 3 * DEAD, shared=True)
 worker_frozen = frozen(a_worker, 0.5, 2 * DEAD)
 machine_suspended = frozen(a_machine, 0.2, DEAD / 3, jump=True)
-machine_taken_for_dead = frozen(a_machine, DEAD, 3 * DEAD, shared=False, jump=True, twice=True)
+machine_taken_for_dead = frozen(a_machine, DEAD, 3 * DEAD, jump=True, twice=True)
 all_suspended = frozen(all_machines, DEAD, 3 * DEAD, jump=True)
 
 KILLED = "kills of a sweep's workers, server, coordinator"
@@ -587,10 +587,10 @@ CONTROLS: faults.Controls = {
     "waiting for a database that is away": control(AWAY, without_patience),
     "asking whether a run is being trained": control(COORDINATOR, without_asking_who_trains),
     "signs of life": control(WORKER, without_signs),
-    "no comparing of clocks": control(MACHINE, without_observing),
+    "the rule that no clocks are compared": control(MACHINE, without_observing),
     "leaving what another machine has ended": control(DEAD_MACHINE, without_leaving_what_ended),
     # In folders of their own, where no lock of a run stands behind it.
-    "no counting of a machine's own sleep": (
+    "the rule that own sleep does not count": (
         ALL_MACHINES,
         lacking(frozen(all_machines, DEAD, 3 * DEAD, shared=False, jump=True), without_a_cap),
     ),

@@ -270,6 +270,29 @@ def test_whoever_was_frozen_does_not_requeue_what_is_another_ones(database, monk
         assert states == [TrialState.RUNNING, TrialState.WAITING]
 
 
+@pytest.mark.slow
+def test_whoever_was_frozen_does_not_fail_what_is_another_ones(database, monkeypatch):
+    """Its worker may find that the run is there, or that its folder is gone."""
+    now = [0.0]
+    with opened(text(database)) as frozen, opened(text(database)) as other:
+        monkeypatch.setattr(other._watch, "_clock", lambda: now[0])
+        frozen.prepare("a recipe")
+        lost = frozen.claim()
+        for _ in range(4):
+            now[0] += 10.0
+            other.advance()
+        claimed = other.claim()
+        assert claimed.number == lost.number
+        frozen.fail(lost, "the run folder exists")
+        assert other.trials("none", "tune")[0].state == TrialState.RUNNING
+        end(other, claimed)
+        assert other.trials("none", "tune")[0].state == TrialState.COMPLETE
+        # What is its own it may fail, and so may whoever has it now.
+        mine = frozen.claim()
+        frozen.fail(mine, "NaN or infinity")
+        assert other.trials("none", "tune")[mine.number].state == TrialState.FAIL
+
+
 def test_a_run_that_is_trained_is_left_to_its_process(tmp_path):
     """On a file, which no other coordinator has: a worker outlived its own, or it is by hand."""
     storage = f"sqlite:///{tmp_path / 'storage.db'}"

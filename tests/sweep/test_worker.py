@@ -2,10 +2,12 @@
 
 import errno
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from fake_trainer import fake_trainer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,24 @@ def test_what_the_machine_is_to_blame_for_fails_no_trial(monkeypatch, tmp_path, 
     monkeypatch.setattr(worker, "_train", fail)
     request = RunRequest({}, {}, str(tmp_path / "run"), "k0", "val/error", wait=False)
     assert type(worker._answer(request, None, worker.SharedData())) is answer
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_left_to_it(monkeypatch, tmp_path, tiny):
+    """As two machines that share a folder do where one of them slept; the trial is not lost."""
+    run = tmp_path / "digits" / "r"
+    train = worker._train
+
+    def begun(*arguments):
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text("{}")
+        return train(*arguments)
+
+    monkeypatch.setattr(worker, "_train", begun)
+    options = {"runs_dir": str(tmp_path), "experiment": "digits", "run_id": "r"}
+    recipe = yaml.safe_load(Path(tiny).read_text())
+    request = RunRequest(recipe, options, str(run), "k0", "val/error", wait=False)
+    answer = worker._answer(request, None, worker.SharedData())
+    assert isinstance(answer, Busy), answer
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, OSError, UserError])
