@@ -36,7 +36,7 @@ def stratified(
 
     Example:
         >>> stratified("abcdef", [0, 0, 0, 1, 1, 1], ["no", "yes"], {"val": 0.3}, seed=0)
-        {'train': [1, 2, 3, 5], 'val': [0, 4]}
+        {'train': [0, 1, 3, 4], 'val': [2, 5]}
     """
     members: dict[int, list[int]] = {label: [] for label in range(len(class_names))}
     for place, label in enumerate(labels):

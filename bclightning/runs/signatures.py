@@ -134,7 +134,7 @@ def public_classes(package: str) -> list[str]:
 
     Example:
         >>> public_classes("bclightning.data")
-        ['CIFAR10', 'MNIST', 'SVHN', 'Digits']
+        ['CIFAR10', 'MNIST', 'SVHN', 'Arrays', 'Digits', 'ImageFolder']
     """
     module = _module(package)
     for statement in [] if module is None else module.tree.body:

@@ -27,6 +27,10 @@ from bclightning.preprocessing import Preprocessing
 
 ZEROS = b"0" * 64
 
+# Of the processor, for a refusal: it takes up to one, and several times as much where coverage counts
+# the lines.
+MAX_SECONDS = 4
+
 
 def sealed(header: bytes, data: bytes = b"") -> bytes:
     """A file with a header of our choice, in which ``ZEROS`` become the checksum that matches."""
@@ -271,7 +275,7 @@ def test_what_a_graph_asks_for_is_added_up_too(tmp_path, monkeypatch, name):
     monkeypatch.setattr(PackedNetwork, "__init__", never)
     began = time.process_time()
     said = refused(tmp_path / "m", packed(*UNREASONABLE_GRAPHS[name], 1, version="2"))
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < MAX_SECONDS
     assert "2**" in said
 
 
@@ -358,7 +362,7 @@ def test_what_asks_for_unreasonable_memory_or_work_is_refused_before_it_gets_any
     monkeypatch.setattr(PackedNetwork, "__init__", never)
     began = time.process_time()
     said = refused(tmp_path / "m", packed(*UNREASONABLE[name]), storage)
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < MAX_SECONDS
     assert "2**" in said
 
 

@@ -52,21 +52,21 @@ def test_a_run_finds_its_data_from_another_folder(began, elsewhere, root, runs):
     runs_dir = str(began / "runs") if runs == "absolute" else runs
     fit(RunConfig.load("mnist.yaml", {**SMALL, "data.root": root, "runs_dir": runs_dir}))
     elsewhere()
-    assert root_of(began / "runs/mnist/r") == str(began / (root or "data"))
-    assert root_of("../runs/mnist/r") == str(began / (root or "data"))
+    assert root_of(began / "runs/mnist-fit/r") == str(began / (root or "data"))
+    assert root_of("../runs/mnist-fit/r") == str(began / (root or "data"))
 
 
 def test_a_run_that_did_not_say_where_its_data_are_does_not_say_it_in_what_is_published(began):
     fit(RunConfig.load("mnist.yaml", {**SMALL, "runs_dir": "runs"}))
-    written = yaml.safe_load((began / "runs/mnist/r/config.yaml").read_text())
+    written = yaml.safe_load((began / "runs/mnist-fit/r/config.yaml").read_text())
     assert written["data"]["init_args"]["root"] is None
-    assert root_of("runs/mnist/r") is None
+    assert root_of("runs/mnist-fit/r") is None
 
 
 def test_data_of_the_folder_or_the_variable_come_first(began, elsewhere, monkeypatch):
     fit(RunConfig.load("mnist.yaml", {**SMALL, "runs_dir": "runs"}))
     here = elsewhere()
-    run = str(began / "runs/mnist/r")
+    run = str(began / "runs/mnist-fit/r")
     monkeypatch.setenv("BCL_DATA", str(began / "sets"))
     assert root_of(run) is None
     monkeypatch.delenv("BCL_DATA")
@@ -77,7 +77,7 @@ def test_data_of_the_folder_or_the_variable_come_first(began, elsewhere, monkeyp
 def test_a_record_of_another_machine_is_looked_for_where_this_one_has_its_data(began, elsewhere):
     fit(RunConfig.load("mnist.yaml", {**SMALL, "data.root": "sets", "runs_dir": "runs"}))
     shutil.rmtree("sets")
-    run = str(began / "runs/mnist/r")
+    run = str(began / "runs/mnist-fit/r")
     assert root_of(run) is None
     # What is given here is taken as it is.
     config = RunConfig.from_run(run, {"data.root": "/nowhere"})
@@ -89,11 +89,11 @@ def test_a_whole_project_that_was_moved_finds_its_data(began, elsewhere):
     here = elsewhere()
     shutil.copytree(began / "runs", here / "project/runs")
     shutil.copytree(began / "data", here / "project/data")
-    assert root_of("project/runs/mnist/r") == str(here / "project/data")
+    assert root_of("project/runs/mnist-fit/r") == str(here / "project/data")
 
 
 @pytest.mark.parametrize("root", ["s3://images", "/nowhere", None])
 def test_what_another_class_calls_its_root_is_left_alone(began, elsewhere, root):
     config = {"data": {"class_path": "mine.Images", "init_args": {"root": root}}, "runs_dir": "/r"}
     assert root_to_write(config) == root
-    assert root_of_run(config, began / "runs/mnist/r") == root
+    assert root_of_run(config, began / "runs/mnist-fit/r") == root

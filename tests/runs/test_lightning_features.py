@@ -127,7 +127,7 @@ def logging_to(handler):
         (["--trainer.strategy=deepspeed"], "deepspeed"),
         (["--trainer.precision=7"], "precision"),
         (["--trainer.devices=0"], "devices"),
-        (["--trainer.accelerator=gpu"], "gpu"),
+        (["--trainer.accelerator=gpu"], "no GPU here"),
         (["--trainer.accelerator=gpuu"], "gpuu"),
         (["--trainer.gradient_clip_algorithm=most"], "most"),
         (["--trainer.enable_checkpointing=false"], "--trainer.enable_checkpointing false"),
