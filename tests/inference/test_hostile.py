@@ -27,8 +27,7 @@ from bclightning.preprocessing import Preprocessing
 
 ZEROS = b"0" * 64
 
-# Of the processor, for a refusal: it takes up to one, and several times as much where coverage counts
-# the lines.
+# Of the processor, for a refusal: it takes one at most, and more where coverage counts the lines.
 MAX_SECONDS = 4
 
 
