@@ -88,7 +88,7 @@ np.save("image.npy", np.zeros((8, 8), "uint8"))
 main(["predict", "r.safetensors", "--images", "image.npy", "--output", "scores.csv"])
 main(["predict", "r"])
 main(["test", "r"])
-main(["compare", "results/runs/digits"])
+main(["compare", "results/runs/digits-fit"])
 import yaml
 with open("small.yaml", "w") as file:
     arms = {"none": {"model.network.hidden": [16], "trainer.max_epochs": 1}}
@@ -139,6 +139,6 @@ def test_it_trains_exports_predicts_and_sweeps_without_any_of_them(tmp_path):
     lacking = [code for name, code in LACKING.items() if name != "SIGKILL"]
     said = run(tmp_path, "\n".join([PRELUDE, *lacking, TRAINS]))
     assert "best epoch" in said
-    assert (tmp_path / "results/runs/digits/r/run.json").exists()
+    assert (tmp_path / "results/runs/digits-fit/r/run.json").exists()
     assert (tmp_path / "results/runs/small/small-none-s1/run.json").exists()
     assert (tmp_path / "scores.csv").read_text().count("\n") == 2
