@@ -45,7 +45,7 @@ from bclightning.runs.notices import quiet_lightning
 from bclightning.runs.origin import signed
 from bclightning.runs.parser_errors import format_parser_error, lightning_errors
 from bclightning.runs.recipes import read_config, recipe_names, resolve_recipe
-from bclightning.runs.slurm import environment_plugins
+from bclightning.runs.slurm import first_if_alone
 from bclightning.runs.warm_start import run_named_by, settings_of
 from bclightning.storage import home_expanded, write_text
 from bclightning.tracking.mode import WandbOptions
@@ -610,11 +610,7 @@ batch_size=20, eval_batch_size=1000, seed=None))
     @staticmethod
     def _trainer_of(arguments: dict[str, Any]) -> Trainer:
         nodes = arguments.get("num_nodes", 1)
-        alone = environment_plugins(arguments["devices"], nodes, os.environ)
-        for environment in alone:
-            # By its number among the job's tasks this process may be another one to Lightning, and
-            # then it would write nothing.
-            environment.set_global_rank(0)
+        alone = first_if_alone(arguments["devices"], nodes, os.environ)
         arguments["plugins"] = [*_as_list(arguments.get("plugins")), *alone]
         with _errors_in_one_sentence(_parser()), lightning_errors():
             return Trainer(**arguments)

@@ -1,7 +1,7 @@
 """A trained network judged on a split: with each kind of evaluation weights and statistics."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
@@ -12,8 +12,9 @@ from bclightning.nn.batch_norm import tracking_batch_norms
 from bclightning.runs.data import require_loader
 from bclightning.runs.late_layers import weights_kept_by
 from bclightning.runs.metrics_csv import shortest
-from bclightning.training import Classifier, ReestimateBatchNorm
+from bclightning.training import ReestimateBatchNorm
 from bclightning.training.batch_norm import statistics_batches
+from bclightning.training.classifier import keeps_steps
 from bclightning.vocabulary import AS_TRAINED, RE_ESTIMATED, EvalWeights, LayerWeights
 
 # Errors of an ensemble of the paper's networks change little beyond.
@@ -61,7 +62,7 @@ def evaluate(
             f"{type(model).__name__} has no binary weights; evaluate it with --eval_weights real"
         )
     kinds: Sequence[EvalWeights] = [] if weights is None else [weights]
-    if not _is_judged_by_its_scores(model):
+    if not keeps_steps(model, "validation_step", "test_step"):
         if weights == "ensemble":
             raise UserError(
                 "an ensemble averages class scores, so it needs bclightning.training.Classifier "
@@ -80,14 +81,6 @@ def evaluate(
     if weights == "ensemble":
         return ensemble_errors(model, batches, statistics, ensemble_size, precision=precision)
     return errors_by_weights(model, batches, statistics, kinds, precision)
-
-
-def _is_judged_by_its_scores(model: LightningModule) -> TypeGuard[Classifier]:
-    """Whether a module's error is that of its scores: a subclass may have steps of its own."""
-    return isinstance(model, Classifier) and all(
-        getattr(type(model), step) is getattr(Classifier, step)
-        for step in ("validation_step", "test_step")
-    )
 
 
 def _metrics_by_weights(

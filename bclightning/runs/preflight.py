@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from bclightning.data import ImageDataModule
 from bclightning.errors import UserError
 from bclightning.runs.data import data_name
-from bclightning.training import Classifier
 
 
 @torch.no_grad()
@@ -45,16 +44,6 @@ def check_forward_pass(
     with isolate_rng(include_cuda=device.type == "cuda"):
         images, labels = training.__getitems__(chosen.tolist())
         _check_batch(network, datamodule.name, images, labels, device)
-
-
-def takes_pairs(model: Classifier) -> bool:
-    """Whether a module trains as `Classifier` does: a subclass may take batches of its own.
-
-    Example:
-        >>> takes_pairs(Classifier(nn.Linear(2, 2)))
-        True
-    """
-    return type(model).training_step is Classifier.training_step
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ from bclightning.runs.late_layers import make_late_layers
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.notices import logger, opening_lines
 from bclightning.runs.parser_errors import lightning_errors
-from bclightning.runs.preflight import check_first_batch, check_forward_pass, takes_pairs
+from bclightning.runs.preflight import check_first_batch, check_forward_pass
 from bclightning.runs.provenance import git_state, machine, versions
 from bclightning.runs.rebuild import (
     TrainedNetwork,
@@ -54,7 +54,7 @@ from bclightning.runs.rebuild import (
 )
 from bclightning.runs.record import RunRecord
 from bclightning.runs.shown import show_test
-from bclightning.runs.slurm import environment_plugins
+from bclightning.runs.slurm import first_if_alone
 from bclightning.runs.threads import (
     check_threads,
     may_choose,
@@ -69,6 +69,7 @@ from bclightning.tracking.mode import decide_mode
 from bclightning.tracking.names import BEST_EPOCH, wandb_name
 from bclightning.tracking.settings import SETTINGS, wandb_config
 from bclightning.training import Classifier, WeightStatistics
+from bclightning.training.classifier import keeps_steps
 from bclightning.training.weight_statistics import weight_layer_names
 from bclightning.vocabulary import Status
 
@@ -172,9 +173,8 @@ def _start(
                 "which it is resumed from and judged by; leave the option out"
             )
     keep_freed_memory()
-    if environment_plugins(config["trainer.devices"], config["trainer.num_nodes"], os.environ):
-        # As those plugins have it from the trainer on; locks are taken before there is one.
-        rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    # Locks are taken before there is a trainer.
+    first_if_alone(config["trainer.devices"], config["trainer.num_nodes"], os.environ)
     with interruptible(), preserving_threads(), contextlib.ExitStack() as held:
         before = None
         if config.run is not None:
@@ -206,7 +206,7 @@ def _start(
                 device = run.trainer.strategy.root_device
                 if isinstance(built.data, ImageDataModule):
                     check_forward_pass(built.model.network, built.data, device)
-                elif takes_pairs(built.model):
+                elif keeps_steps(built.model, "training_step"):
                     check_first_batch(built.model.network, built.data, device)
             held.enter_context(_only_in_first_process(run.folder.claim))
         if is_first_process():

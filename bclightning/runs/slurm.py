@@ -40,6 +40,22 @@ def environment_plugins(
     return [LightningEnvironment()]
 
 
+def first_if_alone(
+    devices: object, nodes: object, environ: Mapping[str, str]
+) -> "list[ClusterEnvironment]":
+    """Let this process be the first one, which writes and locks, where a run is on one device.
+
+    By its number among the job's tasks it may be another one to Lightning.
+
+    Returns:
+        What keeps Lightning to it; see `environment_plugins`.
+    """
+    alone = environment_plugins(devices, nodes, environ)
+    for environment in alone:
+        environment.set_global_rank(0)
+    return alone
+
+
 def refuse_copies(devices: object, nodes: object, environ: Mapping[str, str]) -> None:
     """Refuse to train one run in each of several tasks that ``srun`` started with one command.
 

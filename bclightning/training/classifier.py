@@ -1,6 +1,6 @@
 """The LightningModule that trains every arm of a comparison in the same way."""
 
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -26,6 +26,18 @@ SETS_ALL_RATES = (LearningRateFinder, StochasticWeightAveraging)
 
 # Looking at the loss waits for the device, so it is done once in a while; the sum keeps any NaN.
 STEPS_BETWEEN_CHECKS = 100
+
+
+def keeps_steps(model: LightningModule, *steps: str) -> "TypeGuard[Classifier]":
+    """Whether a module is a `Classifier` and has its steps: a subclass may have others.
+
+    Example:
+        >>> keeps_steps(Classifier(nn.Linear(2, 2)), "training_step", "test_step")
+        True
+    """
+    return isinstance(model, Classifier) and all(
+        getattr(type(model), step) is getattr(Classifier, step) for step in steps
+    )
 
 
 class NonFiniteLossError(UserError):
@@ -139,6 +151,12 @@ class Classifier(LightningModule):
         )
         decay = exponential_decay(optimizer, self.learning_rate, self.final_learning_rate, epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "epoch"}}
+
+    def teardown(self, stage: str) -> None:
+        """Leave what trains the network afterwards to its own learning rates."""
+        if self.scale_learning_rates:
+            for layer in binary_layers(self.network).values():
+                layer.set_scale_updates(False)
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch with nothing of the one before it."""

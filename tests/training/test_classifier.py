@@ -153,6 +153,8 @@ def test_rates_are_scaled_whatever_callback_sets_them(folder, optimizer, power, 
     scale = ((64 + 32) / 1.5) ** power
     assert len(model.ratios) >= 30
     assert model.ratios == pytest.approx([scale] * len(model.ratios))
+    # What trains the network afterwards was not asked.
+    assert not any(layer.scale_updates for layer in binary_layers(model).values())
 
 
 class OneRate(Callback):
