@@ -110,10 +110,7 @@ class Arrays(StandardizedDataModule):
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image, signal or vector, channels first."""
-        source = self._sources["train"][0]
-        # Of no values: only the axes are moved.
-        like = np.broadcast_to(np.zeros((), np.uint8), source.shape())
-        return _channels_first(like, self.channel_axis, source).shape[1:]
+        return self._shape_of(self._sources["train"][0])[1:]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -206,14 +203,18 @@ class Arrays(StandardizedDataModule):
             )
         return len(counts)
 
+    def _shape_of(self, source: ArrayFile) -> tuple[int, ...]:
+        """Shape of an array with its channels after the first axis, from its header."""
+        # Of no values: only the axes are moved.
+        like = np.broadcast_to(np.zeros((), np.uint8), source.shape())
+        return _channels_first(like, self.channel_axis, source).shape
+
     def _check_shapes(self) -> None:
         for split, (images, labels) in self._sources.items():
-            if len(images.load()) != len(_labels(labels)):
-                raise DataError(
-                    f"{images} holds {len(images.load())} images, and {labels} "
-                    f"{len(_labels(labels))} labels"
-                )
-            shape = _channels_first(images.load(), self.channel_axis, images).shape[1:]
+            count, *sides = self._shape_of(images)
+            shape, of_labels = tuple(sides), len(_labels(labels))
+            if count != of_labels:
+                raise DataError(f"{images} holds {count} images, and {labels} {of_labels} labels")
             if shape != self.image_shape:
                 raise DataError(
                     f"images of {split} have the shape {shape}, and those of train "
