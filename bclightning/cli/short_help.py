@@ -53,7 +53,7 @@ TRAINING: Rows = (
     ("trainer.devices", "Number of devices."),
     ("trainer.precision", "32-true, bf16-mixed, 16-mixed or 64-true."),
     ("threads", "Number of CPU threads; chosen if left out."),
-    ("warm_start", "Checkpoint that the first weights come from."),
+    ("warm_start", "Checkpoint or run that the first weights come from."),
     ("seed_everything", ""),
 )
 DATA: Rows = (
@@ -63,7 +63,7 @@ DATA: Rows = (
 )
 RUN: Rows = (
     ("resume", "Stopped run to resume: its folder or its id."),
-    ("experiment", "Group of runs; the data set's name if left out."),
+    ("experiment", "Group of runs; DATA-fit if left out."),
     ("run_id", "Name of the run and its folder."),
     ("runs_dir", "Folder of all runs."),
     ("monitor", "Metric that chooses the best epoch."),

@@ -21,8 +21,7 @@ class Prediction:
     """Scores of images.
 
     Attributes:
-        names: Names of the images' files of an `ImageFolder`, else their
-            numbers.
+        names: Names of the images' files of an `ImageFolder`, else their numbers.
         scores: Scores of shape (images, classes), on the CPU.
         class_names: Names of the classes.
         weights: Evaluation weights that were used.
