@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bclightning.cli.parser import add_folder
 from bclightning.formatting import megabytes, printable
 from bclightning.runs.cleaning import Removable, removable, remove
 from bclightning.storage import expanded
@@ -22,13 +23,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        default="results/runs",
-        metavar="FOLDER",
-        help="Folder of runs, or of experiments (default: results/runs).",
-    )
+    add_folder(parser)
     parser.add_argument("--delete", action="store_true", help="Delete what is shown.")
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bclightning.cli.parser import add_folder
 from bclightning.formatting import age, megabytes, printable, score
 from bclightning.runs.listing import ListedRun, describe, find_runs
 from bclightning.storage import expanded
@@ -38,13 +39,7 @@ def _missing_last(value: float | None) -> tuple[bool, float]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        default="results/runs",
-        metavar="FOLDER",
-        help="Folder of runs, or of experiments (default: results/runs).",
-    )
+    add_folder(parser)
     parser.add_argument(
         "--sort",
         choices=tuple(_SORTS),

@@ -85,3 +85,14 @@ def with_home(word: str) -> str:
     """
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{home_expanded(value)}"
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of commands that look at all runs in a folder."""
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        default="results/runs",
+        metavar="FOLDER",
+        help="Folder of all runs, of an experiment or of one run (default: results/runs).",
+    )

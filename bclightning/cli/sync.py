@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from bclightning.cli.parser import add_folder
 from bclightning.errors import MachineError, UserError
 from bclightning.formatting import printable
 from bclightning.tracking.folders import is_uploaded, offline_runs, upload
@@ -17,13 +18,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        default="results/runs",
-        metavar="FOLDER",
-        help="folder of runs, of one experiment or of one run (default: results/runs)",
-    )
+    add_folder(parser)
 
 
 def run(options: argparse.Namespace) -> int:

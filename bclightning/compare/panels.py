@@ -1,6 +1,7 @@
 """What W&B shows of an experiment: which runs, and in which charts."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bclightning.compare.selection import judged
@@ -15,6 +16,22 @@ _VAL = wandb_name(VAL_ERROR)
 
 RESULTS = (_TEST, f"best/{_VAL}")
 """What stands for a run in W&B's tables."""
+
+PINNED_COLUMNS = ("run:displayName", *(f"summary:{name}" for name in RESULTS))
+"""What W&B's list of runs shows first."""
+
+
+@contextlib.contextmanager
+def needing_extra(what: str) -> Iterator[None]:
+    """Import what only an extra installs.
+
+    Raises:
+        UserError: The extra is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{what} needs an extra: pip install 'bclightning[workspace]'") from error
 
 
 def shown_runs(

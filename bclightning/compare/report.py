@@ -3,14 +3,19 @@
 from typing import Any
 
 from bclightning.compare.comparison import compare
-from bclightning.compare.panels import RESULTS, filter_of, named_panels, shown_runs
+from bclightning.compare.panels import (
+    PINNED_COLUMNS,
+    filter_of,
+    named_panels,
+    needing_extra,
+    shown_runs,
+)
 from bclightning.compare.render import markdown
 from bclightning.compare.wandb_runs import (
     records_from_wandb,
     split_path,
     wandb_errors_as_user_errors,
 )
-from bclightning.errors import UserError
 
 
 def save_report(path: str, experiment: str | None = None) -> str:
@@ -28,10 +33,8 @@ def save_report(path: str, experiment: str | None = None) -> str:
             answer or refuses, or the project has no such experiment or several.
     """
     entity, project = split_path(path)
-    try:
+    with needing_extra("a report"):
         from wandb_workspaces.reports.v2 import interface as v2
-    except ImportError as error:
-        raise UserError("a report needs an extra: pip install 'bclightning[workspace]'") from error
     experiment, shown = shown_runs(path, records_from_wandb(path), experiment)
     runs = v2.Runset(
         entity=entity,
@@ -39,7 +42,7 @@ def save_report(path: str, experiment: str | None = None) -> str:
         name=experiment,
         filters=filter_of(experiment, shown[0].stage),
         groupby=["config.arm"],
-        pinned_columns=["run:displayName", *(f"summary:{name}" for name in RESULTS)],
+        pinned_columns=list(PINNED_COLUMNS),
     )
     blocks: list[Any] = [v2.MarkdownBlock(text=markdown(compare(shown)))]
     for title, panels in named_panels().items():

@@ -2,13 +2,18 @@
 
 from typing import Any
 
-from bclightning.compare.panels import RESULTS, filter_of, named_panels, shown_runs
+from bclightning.compare.panels import (
+    PINNED_COLUMNS,
+    filter_of,
+    named_panels,
+    needing_extra,
+    shown_runs,
+)
 from bclightning.compare.wandb_runs import (
     records_from_wandb,
     split_path,
     wandb_errors_as_user_errors,
 )
-from bclightning.errors import UserError
 
 NAME = "Arms side by side"
 
@@ -31,12 +36,8 @@ def save_workspace(path: str, experiment: str | None = None) -> str:
             answer or refuses, or the project has no such experiment or several.
     """
     entity, project = split_path(path)
-    try:
+    with needing_extra("a workspace"):
         from wandb_workspaces import expr, workspaces
-    except ImportError as error:
-        raise UserError(
-            "a workspace needs an extra: pip install 'bclightning[workspace]'"
-        ) from error
     experiment, shown = shown_runs(path, records_from_wandb(path), experiment)
     workspace = workspaces.Workspace(
         entity=entity,
@@ -47,7 +48,7 @@ def save_workspace(path: str, experiment: str | None = None) -> str:
         runset_settings=workspaces.RunsetSettings(
             filters=filter_of(experiment, shown[0].stage),
             groupby=[expr.Config("data_set"), expr.Config("arm")],
-            pinned_columns=["run:displayName", *(f"summary:{name}" for name in RESULTS)],
+            pinned_columns=list(PINNED_COLUMNS),
         ),
     )
     with wandb_errors_as_user_errors(path):

@@ -36,7 +36,7 @@ def in_threads(
         >>> list(in_threads(len, ["a", "bc"], "measuring"))
         [1, 2]
     """
-    threads = min(_cores(), len(items))
+    threads = min(cores(), len(items))
     shown = len(items) >= MIN_FILES_SHOWN and sys.stderr is not None and sys.stderr.isatty()
     with Progress(console=Console(stderr=True), disable=not shown, transient=True) as progress:
         bar = progress.add_task(description, total=len(items))
@@ -59,7 +59,13 @@ def in_threads(
                 executor.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def cores() -> int:
+    """Number of cores that this process may use, as far as the system says.
+
+    Example:
+        >>> cores() >= 1
+        True
+    """
+    # macOS and Windows bind no process to cores.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

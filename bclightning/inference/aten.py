@@ -258,12 +258,8 @@ def _batch_norm(
 ) -> Result:
     if training or mean is None or variance is None:
         raise UnsupportedError("it has no running statistics")
-    constants = {"mean": mean.tensor, "variance": variance.tensor, "eps": eps}
-    constants |= {
-        key: entry.tensor for key, entry in (("gain", weight), ("bias", bias)) if entry is not None
-    }
-    channels = len(mean.tensor)
-    return build.add("affine", x, name=build.name(node), constants=constants, channels=channels)
+    statistics = {"mean": mean.tensor, "variance": variance.tensor, "eps": eps}
+    return _affine(build, node, x, statistics, weight, bias)
 
 
 def _batch_norm_no_training(
@@ -274,10 +270,19 @@ def _batch_norm_no_training(
     bias: Any,
     mean: Any,
     variance: Any,
-    momentum: float,
-    eps: float,
+    *rest: Any,
 ) -> Result:
-    return [_batch_norm(build, node, x, weight, bias, mean, variance, False, momentum, eps)]
+    return [_batch_norm(build, node, x, weight, bias, mean, variance, False, *rest)]
+
+
+def _affine(
+    build: Builder, node: fx.Node, x: Made, statistics: dict[str, Any], weight: Any, bias: Any
+) -> Made:
+    """A scale and a shift for each channel: the statistics and what was learned, folded."""
+    learned = (("gain", weight), ("bias", bias))
+    constants = statistics | {key: entry.tensor for key, entry in learned if entry is not None}
+    channels = len(statistics["mean"])
+    return build.add("affine", x, name=build.name(node), constants=constants, channels=channels)
 
 
 def _layer_norm(
@@ -323,11 +328,8 @@ def _group_norm(
     made = build.add("reshape", rows, shape=[BATCH, channels, *sides])
     if weight is None and bias is None:
         return made
-    constants = {"mean": torch.zeros(channels), "variance": torch.ones(channels), "eps": 0.0}
-    constants |= {
-        key: entry.tensor for key, entry in (("gain", weight), ("bias", bias)) if entry is not None
-    }
-    return build.add("affine", made, name=build.name(node), constants=constants, channels=channels)
+    none = {"mean": torch.zeros(channels), "variance": torch.ones(channels), "eps": 0.0}
+    return _affine(build, node, made, none, weight, bias)
 
 
 def _instance_norm(

@@ -39,6 +39,16 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+def left_by_a_kill(file: Path) -> bool:
+    """Whether a run leaves such a file that is killed before it has a configuration.
+
+    Example:
+        >>> left_by_a_kill(Path("runs/mnist/a/.lock")), left_by_a_kill(Path("photo.jpg"))
+        (True, False)
+    """
+    return file.name == LOCK or file.name.endswith(TEMPORARY_SUFFIX)
+
+
 class RunInUseError(MachineError):
     """Another process trains the run now."""
 
@@ -140,8 +150,7 @@ class RunFolder:
                 "give another --runs_dir"
             ) from error
         for file in files:
-            # What a run leaves that was killed before it had a configuration.
-            if file.name != LOCK and not file.name.endswith(TEMPORARY_SUFFIX):
+            if not left_by_a_kill(file):
                 raise UserError(
                     f"the folder {self.path} exists; give another --run_id, or move it away: "
                     f"it holds {file.name}, which no run left there"

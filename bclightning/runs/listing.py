@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bclightning.errors import UserError
-from bclightning.runs.folder import LOCK, RunFolder
+from bclightning.runs.folder import LOCK, RunFolder, left_by_a_kill
 from bclightning.runs.metrics_csv import MetricsTable
 from bclightning.runs.record import RunRecord
-from bclightning.storage import TEMPORARY_SUFFIX
 
 # A run lies at RUNS_DIR/EXPERIMENT/RUN_ID; a folder of several such folders may be named too.
 MAX_DEPTH = 4
@@ -172,6 +171,4 @@ def size_of(path: Path) -> int:
 def begun_and_empty(folder: Path) -> bool:
     """Whether a folder is that of a run which was killed before it had a configuration."""
     names = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return (folder / LOCK).is_file() and all(
-        path.name == LOCK or path.name.endswith(TEMPORARY_SUFFIX) for path in names
-    )
+    return (folder / LOCK).is_file() and all(map(left_by_a_kill, names))

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bclightning.data.threads import cores
 from bclightning.errors import MachineError, UserError
 from bclightning.formatting import duration
 from bclightning.runs.allowed_code import AllowedCode
@@ -194,7 +195,7 @@ class Coordinator:
                 started are resumed when the sweep is started again.
         """
         self._jobs = jobs
-        self._threads = threads or max(1, _cores() // jobs)
+        self._threads = threads or max(1, cores() // jobs)
         try:
             while not self._over():
                 self._start_workers()
@@ -374,13 +375,6 @@ def _log(folder: Path, number: int) -> Path:
     task = os.environ.get("SLURM_PROCID")
     name = f"worker-{number}.log" if task is None else f"worker-{task}-{number}.log"
     return folder / name
-
-
-def _cores() -> int:
-    """Number of cores that this process may use, as far as the system says."""
-    # macOS and Windows bind no process to cores.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _summary(record: RunRecord) -> str:
